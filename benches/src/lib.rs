@@ -1,0 +1,1 @@
+//! Criterion benches, floor programs, peer comparisons.

@@ -1,0 +1,1 @@
+//! Signed DSIP envelopes and the session messages built on them.

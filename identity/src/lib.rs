@@ -1,0 +1,1 @@
+//! Who is asking: DIDs, relay tokens, proofs of possession, Permit.

@@ -1,0 +1,1 @@
+//! What it cost: msat, tariff, meter, allowance, lease, ledger, receipt.

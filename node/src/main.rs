@@ -1,0 +1,2 @@
+//! The milliway program.
+fn main() {}

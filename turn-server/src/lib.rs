@@ -1,0 +1,1 @@
+//! The TURN core, sans-IO: the same stage names.

@@ -1,0 +1,1 @@
+//! Bytes to typed views and back: STUN, ChannelData, RTP, RTCP, demultiplexing.
