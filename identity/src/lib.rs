@@ -1,1 +1,30 @@
-//! Who is asking: DIDs, relay tokens, proofs of possession, Permit.
+//! Who is asking: DIDs, relay tokens, proofs of possession, [`Permit`].
+//!
+//! The way in, read from the outside: a relay token ([`token::verify`]) says what an issuer granted, a proof
+//! ([`proof::Verifier`] over HTTP, [`proof::HolderProof`] over DSIP) says that the holder's key is here now, and
+//! the two together make a [`Permit`]. Nothing else makes one, and the cores take nothing else.
+//!
+//! The algorithm of a signature always comes from the key, never from a header: Ed25519 (EdDSA) and P-256
+//! (ES256). There are no symmetric algorithms, no `none`, and no key ever comes from a relay token's header.
+//! Clocks are arguments; randomness is used only to make keys and nonces.
+
+mod base64url;
+mod did;
+pub mod document;
+pub mod json;
+pub mod jws;
+mod key;
+mod permit;
+pub mod proof;
+mod random;
+mod refusal;
+mod signing_key;
+pub mod statement;
+pub mod token;
+
+pub use did::{DID_LENGTH_MAX, Did, DidError, resolve};
+pub use document::Document;
+pub use key::{KeyError, PublicKey, Thumbprint};
+pub use permit::{Permit, VoucherClaims};
+pub use refusal::Refusal;
+pub use signing_key::{SigningKey, SigningKeyError};

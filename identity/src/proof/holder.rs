@@ -1,0 +1,123 @@
+//! The holder's signature over a fresh challenge: how a DSIP client proves its key. The challenge serves once, on
+//! its connection, for 60 s; the type system sees to "once", because checking consumes it.
+
+use std::fmt;
+
+use serde_json::{Map, Value};
+
+use crate::did::{Did, resolve};
+use crate::jws::DetachedJws;
+use crate::key::{Thumbprint, sha256};
+use crate::refusal::Refusal;
+use crate::token::RelayToken;
+use crate::{base64url, json, random};
+
+/// How long a challenge may be answered, seconds.
+pub const CHALLENGE_LIFETIME: u64 = 60;
+
+/// A nonce given to one connection. Not `Clone`: it is used up by [`HolderProof::verify`].
+pub struct Challenge {
+    nonce: String,
+    issued: u64,
+}
+
+impl Challenge {
+    /// A new random nonce at `now` (unix seconds).
+    pub fn new(now: u64) -> Challenge {
+        Challenge {
+            nonce: base64url::encode(random::bytes::<16>()),
+            issued: now,
+        }
+    }
+
+    /// What the client has to sign.
+    pub fn nonce(&self) -> &str {
+        &self.nonce
+    }
+}
+
+/// A key signed an envelope that answers our challenge and carries a token. Becomes a [`crate::Permit`] with that
+/// token and no other.
+pub struct HolderProof {
+    from: Did,
+    to: Did,
+    thumbprint: Thumbprint,
+    token_hash: [u8; 32],
+}
+
+impl HolderProof {
+    /// Verifies a detached JWS over `payload`, the canonical JSON of an envelope with `from`, `to`, `nonce` and
+    /// `token`. The signing key may be one of `from`'s or one that the token's `cnf` names.
+    pub fn verify(challenge: Challenge, payload: &[u8], jws: &str, now: u64) -> Result<HolderProof, Refusal> {
+        let malformed = |field, fix| Refusal::ProofMalformed { field, fix };
+        let jws = DetachedJws::parse(jws).map_err(|_| {
+            malformed(
+                "sig",
+                "send a detached JWS with exactly `alg`, `kid`, `typ`, `b64`, `crit`",
+            )
+        })?;
+        let key = jws
+            .kid()
+            .split_once('#')
+            .and_then(|(did, _)| Did::parse(did).ok())
+            .and_then(|did| resolve(&did).ok())
+            .and_then(|document| document.key(jws.kid()).cloned())
+            .ok_or(malformed(
+                "kid",
+                "it must be the DID URL of a key of a did:key or did:jwk",
+            ))?;
+        jws.verify(&key, payload).map_err(|_| Refusal::ProofSignature)?;
+        let envelope: Option<Map<String, Value>> = str::from_utf8(payload)
+            .ok()
+            .and_then(|text| json::parse_object(text).ok());
+        let envelope = envelope.ok_or(malformed("payload", "send one JSON object with each member once"))?;
+        let text = |name: &str| envelope.get(name).and_then(Value::as_str);
+        let fresh = now
+            .checked_sub(challenge.issued)
+            .is_some_and(|age| age < CHALLENGE_LIFETIME);
+        if !fresh || text("nonce") != Some(challenge.nonce.as_str()) {
+            return Err(Refusal::NonceRequired);
+        }
+        let did = |name: &'static str| {
+            let did = text(name).and_then(|text| Did::parse(text).ok());
+            did.ok_or(malformed(name, "it must be a DID"))
+        };
+        let token = text("token").ok_or(Refusal::TokenMissing)?;
+        Ok(HolderProof {
+            from: did("from")?,
+            to: did("to")?,
+            thumbprint: key.thumbprint(),
+            token_hash: sha256(token.as_bytes()),
+        })
+    }
+
+    pub(crate) fn check(&self, token: &RelayToken) -> Result<(), Refusal> {
+        let mismatch = |field, fix| Err(Refusal::ProofMismatch { field, fix });
+        if self.token_hash != *token.hash() {
+            return mismatch("token", "sign the token that you use");
+        }
+        if self.to != *token.audience() {
+            return mismatch("to", "it must be this relay's DID, the token's `aud`");
+        }
+        if self.from != *token.subject() {
+            return mismatch("from", "it must be the token's `sub`");
+        }
+        if token.is_held_by(&self.thumbprint) {
+            Ok(())
+        } else {
+            Err(Refusal::ProofKey)
+        }
+    }
+}
+
+impl fmt::Debug for Challenge {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Challenge(…)")
+    }
+}
+
+impl fmt::Debug for HolderProof {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "HolderProof({:?})", self.from)
+    }
+}
