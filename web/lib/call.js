@@ -1,0 +1,428 @@
+/**
+ * A call: one room, one peer connection for publishing and subscribing, one DSIP connection, and the money that runs.
+ *
+ *     const call = new Call(relay, { room: "garden", name: "Ada", token, stream });
+ *     call.addEventListener("participants", ({ detail }) => ...);
+ *     await call.start();
+ *
+ * Negotiation: the first offer is ours and holds a sendonly line for microphone and camera each (tracks come and go in them
+ * without renegotiation) and a pool of receive lines. The relay says by `tracks` whom each line carries now, and offers
+ * more lines when the pool is used up. Where both sides offer at once, ours is rolled back and made again (polite peer).
+ *
+ * Loss: when the relay or the path is gone, the whole call is set up anew with the same tracks, a bounded number of times.
+ *
+ * Events (all CustomEvent): "state", "participants", "balance", "notice", "ended"; see the methods that send them.
+ */
+
+import { MilliwayError } from "./errors.js";
+import { Signalling } from "./signalling.js";
+import { Roster } from "./roster.js";
+
+/** Receive lines in the first offer. A call of five needs no renegotiation; more would make the offer long. */
+const POOL = { audio: 4, video: 4 };
+/** Pauses before each attempt to come back, in ms: about 40 s in all, longer than a relay takes to restart. */
+const BACKOFF_MS = [300, 700, 1500, 3000, 5000, 8000, 8000, 8000];
+/** ICE, DTLS and the first check fit well within this, or the path is closed. */
+const MEDIA_TIMEOUT_MS = 12_000;
+/** ICE reports "disconnected" for a lost packet or two as well; this long is more than that. */
+const SILENCE_MAX_MS = 7_000;
+/** A relay that leaves with one of these is expected back; any other goodbye is meant. */
+const RETURNING = ["draining", "shutdown", "shutting-down", "restart", "capacity"];
+/** What this page sends at most; a tile is seldom larger than a quarter of a screen. */
+const VIDEO_BITRATE_MAX = 1_500_000;
+/** Codecs offered. Each costs about 200 bytes in each of up to 17 video lines, of an envelope's 64 KiB. */
+const VIDEO_CODECS = /^video\/(VP8|VP9|H264|AV1|rtx)$/i;
+
+/**
+ * @typedef {"idle" | "connecting" | "connected" | "reconnecting" | "ended"} CallState
+ * @typedef {{available_msat: number, runway_seconds: number | null, step: "full" | "warned" | "reduced" | "audio-only" | "held" | "ended", burn_msat_per_second?: number}} Balance
+ */
+
+export class Call extends EventTarget {
+  /**
+   * @param {import("./relay.js").Relay} relay
+   * @param {{room: string, name?: string, token: string | (() => Promise<string>), stream?: MediaStream,
+   *   relayOnly?: boolean, pool?: {audio: number, video: number}, maxMsatPerSecond?: number}} options
+   *   `token`: or where to get one; asked again when the old one has expired
+   */
+  constructor(relay, options) {
+    super();
+    this.relay = relay;
+    this.room = options.room;
+    this.name = options.name;
+    this.relayOnly = options.relayOnly ?? false;
+    /** @type {CallState} */ this.state = "idle";
+    /** The relay's name for this session; its receipt is asked for under it. @type {string | undefined} */ this.session = undefined;
+    /** Sessions of this call at the relay, reconnections and TURN included. @type {Set<string>} */ this.sessions = new Set();
+    /** @type {Balance | undefined} */ this.balance = undefined;
+    /** What is charged, as the relay signed it. @type {any[]} */ this.tariff = [];
+    this.muted = { audio: false, video: false };
+    this.#options = options;
+    this.#tracks = {
+      audio: options.stream?.getAudioTracks()[0] ?? null,
+      video: options.stream?.getVideoTracks()[0] ?? null,
+    };
+    this.#roster = new Roster((mid) => this.#receiverTrack(mid));
+  }
+
+  #options;
+  /** @type {{audio: MediaStreamTrack | null, video: MediaStreamTrack | null}} */ #tracks;
+  /** @type {Roster} */ #roster;
+  /** @type {Signalling | undefined} */ #signalling;
+  /** @type {RTCPeerConnection | undefined} */ #peer;
+  /** @type {{audio: RTCRtpSender, video: RTCRtpSender} | undefined} */ #senders;
+  #token;
+  /** TURN after a direct path failed: kept for the life of the call. */ #turnNeeded = false;
+  #offering = false;
+  #offerAgain = false;
+  #offerSeq = 0;
+  #generation = 0;
+  #silence;
+  /** The relay's answer taking effect; what it says after that waits for it. */ #applied;
+  /** Ends the wait for media early, with the true reason. @type {((error: MilliwayError) => void) | undefined} */ #abort;
+
+  /** Everyone else in the room. @returns {import("./roster.js").Participant[]} */
+  get participants() {
+    return this.#roster.list();
+  }
+
+  /**
+   * Joins. @returns {Promise<void>} once media flows
+   * @throws {MilliwayError} why not; the call is "ended" then
+   */
+  async start() {
+    this.#enter("connecting");
+    try {
+      try {
+        await this.#establish();
+      } catch (error) {
+        if (error.slug !== "media-unreachable" || this.relayOnly || this.state !== "connecting") throw error;
+        this.#turnNeeded = true; // no direct path: once more, by way of TURN
+        this.#tearDown();
+        await this.#establish();
+      }
+      this.#enter("connected");
+    } catch (error) {
+      if (this.state !== "ended") await this.#end(typed(error));
+      throw typed(error);
+    }
+  }
+
+  /** Says goodbye and ends the call. @param {string} [reason] */
+  async leave(reason = "hangup") {
+    if (this.state === "ended") return;
+    await this.#end(undefined, reason);
+  }
+
+  /**
+   * Silences or shows. What is muted is not sent, so nobody pays for it; the track itself stays with its owner.
+   * @param {"audio" | "video"} kind @param {boolean} muted
+   */
+  async mute(kind, muted) {
+    this.muted[kind] = muted;
+    await this.#senders?.[kind].replaceTrack(muted ? null : this.#tracks[kind]);
+    await this.#tell({ mute: this.#silent() });
+  }
+
+  /** Sends another microphone or camera from now on. @param {"audio" | "video"} kind @param {MediaStreamTrack | null} track */
+  async replaceTrack(kind, track) {
+    this.#tracks[kind] = track;
+    if (!this.muted[kind]) await this.#senders?.[kind].replaceTrack(track);
+    await this.#tell({ mute: this.#silent() });
+  }
+
+  /**
+   * Adds money during the call. @param {string} token a further token of this holder
+   * @returns {Promise<{credited_msat: number, available_msat: number, repeated?: boolean}>}
+   */
+  async topup(token) {
+    this.relay.check(token);
+    const answer = await this.#request({ topup: { token } });
+    this.#token = token; // the newest lasts longest
+    return answer.changes.topup;
+  }
+
+  /** Whose audio and video to receive; both by default. @param {string} name @param {{audio?: boolean, video?: boolean}} wanted */
+  async subscribe(name, { audio = true, video = true }) {
+    await this.#tell({ subscribe: { name, audio, video } });
+  }
+
+  /** Sends all media through the relay's TURN, or no longer. The peer connection stays. @param {boolean} relayOnly */
+  async setRelayOnly(relayOnly) {
+    this.relayOnly = relayOnly;
+    if (!this.#peer || this.state !== "connected") return;
+    this.#peer.setConfiguration(await this.#configuration());
+    this.#peer.restartIce();
+    await this.#offer();
+  }
+
+  // Setting up
+
+  async #establish() {
+    const generation = ++this.#generation;
+    this.#roster.clear();
+    this.#token = await this.#currentToken();
+    this.relay.check(this.#token);
+    const signalling = new Signalling(this.relay.identity, this.relay, {
+      onmessage: (envelope) => this.#hear(envelope),
+      onclose: (error) => generation === this.#generation && (this.#abort?.(error), this.#lost(error)),
+    });
+    this.#signalling = signalling;
+    const [challenge, offer] = await Promise.all([signalling.open(), this.#prepare(generation)]);
+    this.tariff = challenge.tariff ?? [];
+    const invite = { type: "dsip.invite", room: this.room, token: this.#token, nonce: challenge.nonce, media: { sdp: offer } };
+    if (this.name) invite.name = this.name;
+    if (this.#options.maxMsatPerSecond) invite.max_msat_per_second = this.#options.maxMsatPerSecond;
+    const answer = await signalling.request(invite, "dsip.answer");
+    this.session = answer.session;
+    this.sessions.add(answer.session);
+    if (answer.economics) this.#account(answer.economics);
+    this.#applied = this.#peer.setRemoteDescription({ type: "answer", sdp: answer.media.sdp });
+    await this.#applied;
+    if (this.#roster.refresh()) this.#announce();
+    if (this.muted.audio || this.muted.video || !this.#tracks.audio || !this.#tracks.video) {
+      await this.#tell({ mute: this.#silent() });
+    }
+    await this.#mediaFlows(generation);
+  }
+
+  async #currentToken() {
+    const { token } = this.#options;
+    if (this.#token) return this.#token;
+    return typeof token === "function" ? token() : token;
+  }
+
+  async #configuration() {
+    const turn = this.relayOnly || this.#turnNeeded ? await this.relay.turnCredentials(this.#token) : undefined;
+    if (turn?.session) this.sessions.add(turn.session);
+    return {
+      iceServers: turn?.iceServers ?? [],
+      iceTransportPolicy: this.relayOnly ? "relay" : "all",
+      bundlePolicy: "max-bundle",
+      rtcpMuxPolicy: "require",
+    };
+  }
+
+  /** Makes the peer connection and the first offer. @returns {Promise<string>} SDP */
+  async #prepare(generation) {
+    const peer = new RTCPeerConnection(await this.#configuration());
+    if (generation !== this.#generation) return peer.close(), "";
+    this.#peer = peer;
+    this.#offering = this.#offerAgain = false;
+    const streams = [new MediaStream()];
+    const send = (kind, sendEncodings) =>
+      peer.addTransceiver((!this.muted[kind] && this.#tracks[kind]) || kind, { direction: "sendonly", streams, sendEncodings });
+    const lines = { audio: send("audio"), video: send("video", [{ maxBitrate: VIDEO_BITRATE_MAX }]) };
+    this.#senders = { audio: lines.audio.sender, video: lines.video.sender };
+    const pool = this.#options.pool ?? POOL;
+    const received = ["audio", "video"].flatMap((kind) =>
+      Array.from({ length: pool[kind] }, () => peer.addTransceiver(kind, { direction: "recvonly" })));
+    for (const line of [lines.video, ...received]) preferCodecs(line);
+    peer.onconnectionstatechange = () => generation === this.#generation && this.#watch(peer);
+    await peer.setLocalDescription();
+    return peer.localDescription.sdp;
+  }
+
+  #mediaFlows(generation) {
+    const peer = this.#peer;
+    return new Promise((resolve, reject) => {
+      const refuse = () => finish(() => reject(new MilliwayError("media-unreachable")));
+      const timer = setTimeout(refuse, MEDIA_TIMEOUT_MS);
+      const finish = (settle) => {
+        clearTimeout(timer);
+        peer.removeEventListener("connectionstatechange", look);
+        this.#abort = undefined;
+        settle();
+      };
+      this.#abort = (error) => finish(() => reject(error));
+      const look = () => {
+        if (peer.connectionState === "connected") finish(resolve);
+        else if (["failed", "closed"].includes(peer.connectionState) || generation !== this.#generation) refuse();
+      };
+      peer.addEventListener("connectionstatechange", look);
+      look();
+    });
+  }
+
+  // Losing and coming back
+
+  #watch(peer) {
+    clearTimeout(this.#silence);
+    if (this.state !== "connected") return;
+    if (peer.connectionState === "failed") this.#lost(new MilliwayError("media-unreachable"));
+    if (peer.connectionState === "disconnected") {
+      this.#silence = setTimeout(() => this.#lost(new MilliwayError("media-unreachable")), SILENCE_MAX_MS);
+    }
+  }
+
+  async #lost(error) {
+    if (this.state !== "connected") return;
+    if (["relay-identity", "relay-signature", "relay-protocol"].includes(error.slug)) return this.#end(error);
+    this.#enter("reconnecting", error);
+    let last = error;
+    for (const [attempt, pause] of BACKOFF_MS.entries()) {
+      this.#tearDown();
+      await new Promise((resolve) => setTimeout(resolve, pause * (0.75 + Math.random() / 2)));
+      if (this.state !== "reconnecting") return;
+      this.#send("notice", { kind: "attempt", attempt: attempt + 1, of: BACKOFF_MS.length });
+      try {
+        await this.#establish();
+        if (this.state === "reconnecting") this.#enter("connected");
+        return;
+      } catch (cause) {
+        last = typed(cause);
+        if (this.state !== "reconnecting") return;
+        if (last.slug === "media-unreachable") this.#turnNeeded = true;
+        if (last.slug === "token-expired" && typeof this.#options.token === "function") this.#token = undefined;
+        else if (!last.transient) break;
+      }
+    }
+    await this.#end(last);
+  }
+
+  #tearDown() {
+    this.#generation++;
+    clearTimeout(this.#silence);
+    this.#abort?.(new MilliwayError("relay-gone", "The call was left."));
+    this.#signalling?.close();
+    this.#peer?.close();
+    this.#signalling = this.#peer = this.#senders = this.#applied = undefined;
+    if (this.#roster.clear()) this.#announce();
+  }
+
+  async #end(error, reason) {
+    const signalling = this.#signalling;
+    this.#enter("ended", error);
+    // Only the sender's side is awaited: a relay that is gone must not keep us.
+    if (reason) await signalling?.send({ type: "dsip.bye", session: this.session, reason }).catch(() => {});
+    this.#tearDown();
+    this.#send("ended", { error, reason });
+  }
+
+  // What the relay says
+
+  async #hear(envelope) {
+    await this.#applied?.catch(() => {});
+    if (envelope.type === "dsip.bye") return this.#goodbye(String(envelope.reason ?? ""), envelope.detail);
+    if (envelope.type === "dsip.error") return this.#send("notice", { kind: "error", error: MilliwayError.fromDsip(envelope) });
+    if (envelope.type !== "dsip.update") return;
+    const changes = envelope.changes ?? {};
+    if (changes.offer) await this.#accept(changes.offer, envelope.id);
+    if (changes.answer) await this.#conclude(changes.answer);
+    if (changes.balance) this.#account(changes.balance);
+    const moved = [
+      changes.tracks && this.#roster.setTracks(changes.tracks),
+      changes.participants && this.#roster.setPeople(changes.participants, this.name),
+    ];
+    if (moved.some(Boolean)) this.#announce();
+  }
+
+  async #goodbye(reason, detail) {
+    const slug = reason.split(":").pop() || "hangup";
+    const error = new MilliwayError(slug, detail || GOODBYES[slug]);
+    if (RETURNING.includes(slug) && this.state === "connected") return void this.#lost(error);
+    if (this.state === "connected") await this.#end(error);
+    else this.#abort?.(error);
+  }
+
+  #account(economics) {
+    const { available_msat, runway_seconds = null, step = "full", burn_msat_per_second } = economics;
+    const before = this.balance?.step;
+    this.balance = { available_msat, runway_seconds, step, burn_msat_per_second };
+    this.#send("balance", { ...this.balance, stepChanged: before !== undefined && before !== step });
+  }
+
+  // Renegotiation
+
+  async #offer() {
+    if (this.#offering) return void (this.#offerAgain = true);
+    this.#offering = true;
+    await this.#peer.setLocalDescription();
+    const { sdp } = this.#peer.localDescription;
+    await this.#tell({ offer: { sdp, seq: ++this.#offerSeq } });
+  }
+
+  async #accept({ sdp, seq }, id) {
+    const peer = this.#peer;
+    const glare = peer.signalingState === "have-local-offer";
+    await peer.setRemoteDescription({ type: "offer", sdp }); // rolls an offer of ours back
+    for (const line of peer.getTransceivers()) if (line.currentDirection === null) preferCodecs(line);
+    await peer.setLocalDescription();
+    await this.#signalling.send({
+      type: "dsip.update", correlates: id, session: this.session,
+      changes: { answer: { sdp: peer.localDescription.sdp, seq } },
+    });
+    if (this.#roster.refresh()) this.#announce();
+    if (glare) {
+      this.#offering = this.#offerAgain = false;
+      await this.#offer();
+    }
+  }
+
+  async #conclude({ sdp, seq }) {
+    const stale = this.#peer.signalingState !== "have-local-offer" || (seq !== undefined && seq !== this.#offerSeq);
+    if (stale) return;
+    await this.#peer.setRemoteDescription({ type: "answer", sdp });
+    this.#offering = false;
+    if (this.#offerAgain) {
+      this.#offerAgain = false;
+      await this.#offer();
+    }
+  }
+
+  // Small things
+
+  #receiverTrack(mid) {
+    return this.#peer?.getTransceivers().find((line) => line.mid === mid)?.receiver.track;
+  }
+
+  #silent() {
+    const silent = (kind) => this.muted[kind] || !this.#tracks[kind];
+    return { audio: silent("audio"), video: silent("video") };
+  }
+
+  #update(changes) {
+    return { type: "dsip.update", session: this.session, changes };
+  }
+
+  async #tell(changes) {
+    if (this.session) await this.#signalling?.send(this.#update(changes));
+  }
+
+  #request(changes) {
+    if (!this.#signalling || !this.session) throw new MilliwayError("relay-gone");
+    return this.#signalling.request(this.#update(changes), "dsip.update");
+  }
+
+  #enter(state, error) {
+    this.state = state;
+    this.#send("state", { state, error });
+  }
+
+  #announce() {
+    this.#send("participants", this.participants);
+  }
+
+  #send(type, detail) {
+    this.dispatchEvent(new CustomEvent(type, { detail }));
+  }
+}
+
+/** Sentences for goodbyes that come without one. */
+const GOODBYES = {
+  "balance-exhausted": "The balance is used up, so the relay ended the call. Top up to join again.",
+  "payment-exhausted": "The balance is used up, so the relay ended the call. Top up to join again.",
+  replaced: "You joined this room under the same name from another page; the call goes on there.",
+  frozen: "The operator has frozen this account. Ask the operator.",
+  draining: "The relay is restarting.",
+};
+
+function preferCodecs(line) {
+  if (line.receiver.track.kind !== "video") return;
+  const known = RTCRtpReceiver.getCapabilities("video")?.codecs.filter((codec) => VIDEO_CODECS.test(codec.mimeType));
+  if (known?.length) line.setCodecPreferences?.(known);
+}
+
+function typed(error) {
+  return error instanceof MilliwayError ? error : new MilliwayError("relay-protocol", undefined, { cause: error });
+}

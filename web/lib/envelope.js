@@ -1,0 +1,62 @@
+/**
+ * DSIP envelopes: JSON with a detached JWS (RFC 7797, `b64` false) over the JCS form (RFC 8785) of everything but `sig`.
+ * The protected header is exactly {alg, kid, typ, b64, crit}; `alg` and `kid` equal those of `sig`.
+ */
+
+import { decode, decodeJson, encode, encodeJson, utf8 } from "./base64url.js";
+import { verificationKey, verifySignature } from "./did.js";
+import { MilliwayError } from "./errors.js";
+import { canonicalize } from "./jcs.js";
+
+/** No envelope is longer, either way. */
+export const ENVELOPE_MAX = 64 * 1024;
+
+/**
+ * @param {import("./identity.js").Identity} identity
+ * @param {Record<string, unknown>} body `type`, `to` and the message's own members; `id`, `ts`, `from` are filled in
+ * @returns {Promise<Record<string, any>>} the signed envelope
+ */
+export async function seal(identity, body) {
+  const envelope = { id: crypto.randomUUID(), ts: Math.floor(Date.now() / 1000), from: identity.did, ...body };
+  const header = encodeJson({ alg: "EdDSA", kid: identity.kid, typ: "dsip+jws", b64: false, crit: ["b64"] });
+  const signature = await identity.sign(utf8(`${header}.${canonicalize(envelope)}`));
+  return { ...envelope, sig: { alg: "EdDSA", kid: identity.kid, jws: `${header}..${encode(signature)}` } };
+}
+
+/**
+ * @param {string} text one envelope @param {string} from the DID that must have signed it
+ * @param {any} [document] its DID document, for other methods than did:key
+ * @returns {Promise<Record<string, any>>} the envelope, checked
+ * @throws {MilliwayError} relay-protocol where it is no envelope, relay-signature where `from` did not sign it
+ */
+export async function openEnvelope(text, from, document) {
+  let envelope;
+  try {
+    if (text.length > ENVELOPE_MAX) throw new SyntaxError("too long");
+    envelope = JSON.parse(text);
+    if (typeof envelope?.type !== "string" || typeof envelope.sig?.jws !== "string") throw new SyntaxError("no envelope");
+  } catch (cause) {
+    throw new MilliwayError("relay-protocol", undefined, { cause });
+  }
+  try {
+    const { sig, ...signed } = envelope;
+    if (signed.from !== from) throw new SyntaxError("from somebody else");
+    const [protectedPart, payload, signature, ...rest] = sig.jws.split(".");
+    if (payload !== "" || signature === undefined || rest.length) throw new SyntaxError("not a detached JWS");
+    const key = await verificationKey(sig.kid, from, document);
+    checkHeader(decodeJson(protectedPart), sig, key.alg);
+    const message = utf8(`${protectedPart}.${canonicalize(signed)}`);
+    if (!(await verifySignature(key, decode(signature), message))) throw new SyntaxError("the signature does not match");
+    return envelope;
+  } catch (cause) {
+    throw new MilliwayError("relay-signature", undefined, { cause });
+  }
+}
+
+function checkHeader(header, sig, alg) {
+  const exact =
+    Object.keys(header).sort().join() === "alg,b64,crit,kid,typ" &&
+    header.alg === alg && sig.alg === alg && header.kid === sig.kid && header.typ === "dsip+jws" &&
+    header.b64 === false && Array.isArray(header.crit) && header.crit.join() === "b64";
+  if (!exact) throw new SyntaxError("the protected header is not that of an envelope");
+}

@@ -1,0 +1,44 @@
+/**
+ * JSON Canonicalization Scheme (RFC 8785): the bytes that an envelope's signature covers.
+ * JavaScript's own number and string forms are the scheme's; what is left is member order and refusing what has no
+ * single meaning: lone surrogates, non-finite numbers and integers that a double cannot hold exactly.
+ */
+
+/** Deeper than any envelope; keeps a hostile one from exhausting the stack. */
+const DEPTH_MAX = 32;
+
+/** @param {unknown} value plain JSON @returns {string} @throws {TypeError} */
+export function canonicalize(value, depth = 0) {
+  if (depth > DEPTH_MAX) throw new TypeError("JSON is nested too deeply to sign");
+  if (value === null || typeof value === "boolean") return String(value);
+  if (typeof value === "number") return number(value);
+  if (typeof value === "string") return string(value);
+  if (Array.isArray(value)) return `[${value.map((item) => canonicalize(item, depth + 1)).join(",")}]`;
+  if (typeof value === "object") {
+    const members = Object.keys(value)
+      .filter((name) => value[name] !== undefined)
+      .sort() // by UTF-16 code units, as the scheme asks
+      .map((name) => `${string(name)}:${canonicalize(value[name], depth + 1)}`);
+    return `{${members.join(",")}}`;
+  }
+  throw new TypeError(`a ${typeof value} has no place in JSON`);
+}
+
+function number(value) {
+  if (!Number.isFinite(value)) throw new TypeError("a number that is not finite has no JSON form");
+  if (Number.isInteger(value) && !Number.isSafeInteger(value)) {
+    throw new TypeError("an integer beyond 2^53-1 cannot be signed");
+  }
+  return JSON.stringify(value);
+}
+
+function string(value) {
+  for (let at = 0; at < value.length; at++) {
+    const unit = value.charCodeAt(at);
+    if (unit < 0xd800 || unit > 0xdfff) continue;
+    const next = value.charCodeAt(at + 1);
+    if (unit > 0xdbff || !(next >= 0xdc00 && next <= 0xdfff)) throw new TypeError("a lone surrogate cannot be signed");
+    at++;
+  }
+  return JSON.stringify(value);
+}

@@ -1,0 +1,89 @@
+/** The people in the call, one tile each. Names are untrusted: they reach the page as text only. */
+
+/** Steps of the ladder at which the relay sends no video, whatever others publish. */
+const NO_VIDEO = ["audio-only", "held", "ended"];
+
+export class Tiles {
+  /** @param {HTMLUListElement} list */
+  constructor(list) {
+    this.#list = list;
+  }
+
+  #list;
+  /** @type {Map<string, HTMLLIElement>} by key: "self" or "peer:" and the name */ #tiles = new Map();
+  #speaker = "";
+
+  /**
+   * @param {{name: string, audio: boolean, video: boolean, stream: MediaStream}} self
+   * @param {Array<{name: string, audio: boolean, video: boolean, stream: MediaStream}>} others
+   * @param {string} step of the ladder
+   */
+  show(self, others, step) {
+    const wanted = new Map([["self", self], ...others.map((person) => [`peer:${person.name}`, person])]);
+    for (const [key, tile] of this.#tiles) {
+      if (wanted.has(key)) continue;
+      tile.querySelector("video").srcObject = null;
+      tile.remove();
+      this.#tiles.delete(key);
+    }
+    for (const [key, person] of wanted) {
+      const tile = this.#tiles.get(key) ?? this.#make(key, person.name);
+      const paused = key !== "self" && NO_VIDEO.includes(step);
+      this.#fill(tile, person, paused);
+    }
+    this.#list.dataset.count = String(wanted.size);
+  }
+
+  /** @param {string} deviceId where sound comes out */
+  async setSpeaker(deviceId) {
+    this.#speaker = deviceId;
+    const videos = [...this.#tiles].filter(([key]) => key !== "self").map(([, tile]) => tile.querySelector("video"));
+    await Promise.all(videos.map((video) => video.setSinkId?.(deviceId)));
+  }
+
+  #make(key, name) {
+    const tile = document.createElement("li");
+    tile.className = "tile";
+    const video = document.createElement("video");
+    video.autoplay = video.playsInline = true;
+    if (key === "self") {
+      tile.classList.add("self");
+      video.muted = true;
+    } else if (this.#speaker) video.setSinkId?.(this.#speaker).catch(() => {});
+    const avatar = document.createElement("span");
+    avatar.className = "avatar";
+    avatar.setAttribute("aria-hidden", "true");
+    avatar.textContent = initials(name);
+    const caption = document.createElement("p");
+    caption.className = "who";
+    const label = document.createElement("bdi");
+    label.textContent = name;
+    const flags = document.createElement("span");
+    flags.className = "flags";
+    caption.append(label, ...(key === "self" ? [" (you)"] : []), " ", flags);
+    tile.append(avatar, video, caption);
+    this.#tiles.set(key, tile);
+    this.#list.append(tile);
+    return tile;
+  }
+
+  #fill(tile, person, paused) {
+    const video = tile.querySelector("video");
+    if (video.srcObject !== person.stream) video.srcObject = person.stream;
+    video.setAttribute("aria-label", `Video of ${person.name}`);
+    const seen = person.video && !paused && person.stream.getVideoTracks().length > 0;
+    tile.dataset.video = String(seen);
+    const flags = [];
+    if (!person.audio) flags.push("muted");
+    if (!person.video) flags.push("camera off");
+    else if (paused) flags.push("video paused to save money");
+    tile.querySelector(".flags").textContent = flags.length ? `· ${flags.join(", ")}` : "";
+    // Audio plays on a hidden video element, too; a browser that insists on a click says so here.
+    video.play().catch(() => {});
+  }
+}
+
+function initials(name) {
+  const words = name.trim().split(/\s+/).filter(Boolean);
+  return words.slice(0, 2).map((word) => [...word][0].toUpperCase()).join("") || "?";
+}
