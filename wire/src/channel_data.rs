@@ -23,7 +23,9 @@ impl ChannelNumber {
 
     /// `None` outside the range.
     pub fn new(number: u16) -> Option<Self> {
-        (Self::MIN.0..=Self::MAX.0).contains(&number).then_some(Self(number))
+        (Self::MIN.0..=Self::MAX.0)
+            .contains(&number)
+            .then_some(Self(number))
     }
 
     /// The number as it is sent.
@@ -47,7 +49,9 @@ impl<'a> ChannelData<'a> {
         let number = u16_at(datagram, 0).ok_or(ParseError::Truncated)?;
         let len = usize::from(u16_at(datagram, 2).ok_or(ParseError::Truncated)?);
         let number = ChannelNumber::new(number).ok_or(ParseError::ChannelNumber)?;
-        let (data, padding) = datagram[HEADER_LEN..].split_at_checked(len).ok_or(ParseError::Length)?;
+        let (data, padding) = datagram[HEADER_LEN..]
+            .split_at_checked(len)
+            .ok_or(ParseError::Length)?;
         if padding.len() > PADDING_MAX {
             return Err(ParseError::Length);
         }
@@ -76,7 +80,13 @@ mod tests {
         let mut datagram = *b"\0\0\0\0hello";
         let number = ChannelNumber::new(0x4ABC).unwrap();
         write_header(datagram.first_chunk_mut().unwrap(), number, 5);
-        assert_eq!(parse_datagram(&datagram), Ok(ChannelData { number, data: b"hello" }));
+        assert_eq!(
+            parse_datagram(&datagram),
+            Ok(ChannelData {
+                number,
+                data: b"hello"
+            })
+        );
     }
 
     #[test]
@@ -93,7 +103,10 @@ mod tests {
         assert_eq!(parse_datagram(&[0x40, 0, 0, 2, 7]), Err(ParseError::Length));
         assert_eq!(parse_datagram(&[0x40, 0, 0xFF, 0xFF]), Err(ParseError::Length));
         for len in 0..HEADER_LEN {
-            assert_eq!(parse_datagram(&[0x40; HEADER_LEN][..len]), Err(ParseError::Truncated));
+            assert_eq!(
+                parse_datagram(&[0x40; HEADER_LEN][..len]),
+                Err(ParseError::Truncated)
+            );
         }
     }
 

@@ -25,8 +25,14 @@ impl<'b> Cursor<'b> {
     }
 
     pub(crate) fn put(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
-        let end = self.at.checked_add(bytes.len()).ok_or(WriteError::BufferTooSmall)?;
-        self.buffer.get_mut(self.at..end).ok_or(WriteError::BufferTooSmall)?.copy_from_slice(bytes);
+        let end = self
+            .at
+            .checked_add(bytes.len())
+            .ok_or(WriteError::BufferTooSmall)?;
+        self.buffer
+            .get_mut(self.at..end)
+            .ok_or(WriteError::BufferTooSmall)?
+            .copy_from_slice(bytes);
         self.at = end;
         Ok(())
     }
@@ -47,20 +53,17 @@ impl<'b> Cursor<'b> {
     pub(crate) fn pad_to_word(&mut self, start: usize) -> Result<(), WriteError> {
         const ZEROES: [u8; 3] = [0; 3];
         let odd = (self.at - start) % 4;
-        if odd == 0 { Ok(()) } else { self.put(&ZEROES[..4 - odd]) }
+        if odd == 0 {
+            Ok(())
+        } else {
+            self.put(&ZEROES[..4 - odd])
+        }
     }
 
     /// Overwrites two bytes already written.
     pub(crate) fn patch_u16(&mut self, position: usize, value: u16) {
         if let Some(field) = self.buffer[..self.at].get_mut(position..position + 2) {
             field.copy_from_slice(&value.to_be_bytes());
-        }
-    }
-
-    /// Overwrites one byte already written.
-    pub(crate) fn patch_u8(&mut self, position: usize, value: u8) {
-        if let Some(field) = self.buffer[..self.at].get_mut(position) {
-            *field = value;
         }
     }
 }

@@ -56,7 +56,11 @@ mod tests {
     #[test]
     fn the_second_byte_tells_rtcp_from_rtp() {
         for second in 0..=255u8 {
-            let expected = if (192..=223).contains(&second) { Kind::Rtcp } else { Kind::Rtp };
+            let expected = if (192..=223).contains(&second) {
+                Kind::Rtcp
+            } else {
+                Kind::Rtp
+            };
             assert_eq!(classify(&[0x80, second]), expected, "second byte {second}");
         }
     }

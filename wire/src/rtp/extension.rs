@@ -28,12 +28,17 @@ impl<'a> Extension<'a> {
     /// form has none.
     pub fn elements(&self) -> Elements<'a> {
         let form = Form::of_profile(self.profile);
-        Elements { rest: if form.is_some() { self.data } else { &[] }, form: form.unwrap_or(Form::OneByte) }
+        Elements {
+            rest: if form.is_some() { self.data } else { &[] },
+            form: form.unwrap_or(Form::OneByte),
+        }
     }
 
     /// The first element with this id.
     pub fn find(&self, id: u8) -> Option<&'a [u8]> {
-        self.elements().find(|element| element.id == id).map(|element| element.data)
+        self.elements()
+            .find(|element| element.id == id)
+            .map(|element| element.data)
     }
 }
 
@@ -67,7 +72,11 @@ impl Form {
     /// The one-byte form where every element fits it.
     pub fn for_elements<'e>(elements: impl IntoIterator<Item = Element<'e>>) -> Self {
         let fits = |e: Element<'_>| (1..ONE_BYTE_STOP).contains(&e.id) && (1..=16).contains(&e.data.len());
-        if elements.into_iter().all(fits) { Form::OneByte } else { Form::TwoByte }
+        if elements.into_iter().all(fits) {
+            Form::OneByte
+        } else {
+            Form::TwoByte
+        }
     }
 }
 
@@ -152,7 +161,9 @@ impl<'b> Writer<'b> {
             (Form::TwoByte, 0..=255) if id != 0 => self.cursor.put(&[id, data.len() as u8]),
             _ => Err(WriteError::ValueTooLong),
         };
-        result.and_then(|()| self.cursor.put(data)).inspect_err(|_| self.cursor.rewind(start))
+        result
+            .and_then(|()| self.cursor.put(data))
+            .inspect_err(|_| self.cursor.rewind(start))
     }
 
     /// Pads and writes the length; how many bytes of the buffer the block takes.

@@ -39,7 +39,10 @@ impl<'a> HeaderView<'a> {
         if header_len > packet.len() {
             return Err(ParseError::Length);
         }
-        Ok(Self { bytes: packet, header_len })
+        Ok(Self {
+            bytes: packet,
+            header_len,
+        })
     }
 
     /// The whole packet.
@@ -101,7 +104,10 @@ impl<'a> HeaderView<'a> {
         }
         let start = FIXED_HEADER_LEN + 4 * usize::from(self.bytes[0] & 0x0F);
         let profile = u16_at(self.bytes, start)?;
-        Some(Extension { profile, data: &self.bytes[start + 4..self.header_len] })
+        Some(Extension {
+            profile,
+            data: &self.bytes[start + 4..self.header_len],
+        })
     }
 
     /// Everything after the header: in an SRTP packet ciphertext and tag.
@@ -124,7 +130,13 @@ impl<'a> HeaderView<'a> {
 
 impl std::fmt::Debug for HeaderView<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:?}, header {} of {} bytes", self.to_header(), self.header_len, self.bytes.len())
+        write!(
+            f,
+            "{:?}, header {} of {} bytes",
+            self.to_header(),
+            self.header_len,
+            self.bytes.len()
+        )
     }
 }
 

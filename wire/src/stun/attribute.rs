@@ -77,7 +77,7 @@ impl<'a> Iterator for Attributes<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         let (kind, value, rest) = split_attribute(self.rest)?;
         self.rest = rest;
-        Some((kind, value, ))
+        Some((kind, value))
     }
 }
 

@@ -24,7 +24,12 @@ pub struct Builder<'b> {
 impl<'b> Builder<'b> {
     /// Starts with the header.
     pub fn new(buffer: &'b mut [u8], class: Class, method: Method, id: TransactionId) -> Self {
-        Self { cursor: Cursor::new(buffer), id, failed: None }.step(|cursor| {
+        Self {
+            cursor: Cursor::new(buffer),
+            id,
+            failed: None,
+        }
+        .step(|cursor| {
             cursor.put_u16(message_type(class, method))?;
             cursor.put_u16(0)?;
             cursor.put_u32(MAGIC_COOKIE)?;

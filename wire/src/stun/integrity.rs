@@ -38,6 +38,8 @@ pub(super) fn sign(key: &hmac::Key, message: &[u8], offset: usize) -> hmac::Tag 
 
 /// Compares in constant time.
 pub(super) fn verify(key: &hmac::Key, message: &[u8], offset: usize) -> bool {
-    let Some(value) = message.get(offset + 4..offset + 4 + INTEGRITY_LEN) else { return false };
+    let Some(value) = message.get(offset + 4..offset + 4 + INTEGRITY_LEN) else {
+        return false;
+    };
     constant_time::verify_slices_are_equal(sign(key, message, offset).as_ref(), value).is_ok()
 }

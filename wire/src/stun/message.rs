@@ -51,8 +51,14 @@ impl<'a> Message<'a> {
             return Err(ParseError::Length);
         }
         let (class, method) = class_and_method(message_type);
-        let mut message =
-            Self { bytes: datagram, class, method, visible: datagram.len(), integrity: None, fingerprint: None };
+        let mut message = Self {
+            bytes: datagram,
+            class,
+            method,
+            visible: datagram.len(),
+            integrity: None,
+            fingerprint: None,
+        };
         message.walk()?;
         Ok(message)
     }
@@ -68,7 +74,9 @@ impl<'a> Message<'a> {
             let (kind, value, after) = split_attribute(rest).ok_or(ParseError::Attribute)?;
             rest = after;
             match kind {
-                AttributeType::FINGERPRINT if value.len() != FINGERPRINT_LEN => return Err(ParseError::Attribute),
+                AttributeType::FINGERPRINT if value.len() != FINGERPRINT_LEN => {
+                    return Err(ParseError::Attribute);
+                }
                 AttributeType::FINGERPRINT if !rest.is_empty() => return Err(ParseError::AfterFingerprint),
                 AttributeType::FINGERPRINT => {
                     self.fingerprint = Some(offset);
@@ -89,7 +97,11 @@ impl<'a> Message<'a> {
                 _ => {}
             }
         }
-        if rest.is_empty() { Ok(()) } else { Err(ParseError::TooManyAttributes) }
+        if rest.is_empty() {
+            Ok(())
+        } else {
+            Err(ParseError::TooManyAttributes)
+        }
     }
 
     /// Request, indication, success or error.
@@ -116,12 +128,16 @@ impl<'a> Message<'a> {
 
     /// The attributes that count, in order, without MESSAGE-INTEGRITY and FINGERPRINT.
     pub fn attributes(&self) -> Attributes<'a> {
-        Attributes { rest: &self.bytes[HEADER_LEN..self.visible] }
+        Attributes {
+            rest: &self.bytes[HEADER_LEN..self.visible],
+        }
     }
 
     /// The first attribute of this type.
     pub fn attribute(&self, kind: AttributeType) -> Option<&'a [u8]> {
-        self.attributes().find(|&(k, _)| k == kind).map(|(_, value)| value)
+        self.attributes()
+            .find(|&(k, _)| k == kind)
+            .map(|(_, value)| value)
     }
 
     /// Whether it is there, in whatever form.
@@ -131,7 +147,10 @@ impl<'a> Message<'a> {
 
     /// Comprehension-required types outside `known`, in order of appearance: what a 420 lists. The integrity
     /// attributes and FINGERPRINT are always known.
-    pub fn unknown_required<'k>(&self, known: &'k [AttributeType]) -> impl Iterator<Item = u16> + use<'a, 'k> {
+    pub fn unknown_required<'k>(
+        &self,
+        known: &'k [AttributeType],
+    ) -> impl Iterator<Item = u16> + use<'a, 'k> {
         self.attributes()
             .map(|(kind, _)| kind)
             .filter(move |kind| kind.comprehension_required() && !known.contains(kind))
@@ -167,7 +186,8 @@ impl<'a> Message<'a> {
 
     /// ERROR-CODE; `None` unless its code is 300 to 699.
     pub fn error_code(&self) -> Option<ErrorCode<'a>> {
-        let (&[_, _, hundreds, rest], reason) = self.attribute(AttributeType::ERROR_CODE)?.split_first_chunk()?;
+        let (&[_, _, hundreds, rest], reason) =
+            self.attribute(AttributeType::ERROR_CODE)?.split_first_chunk()?;
         let code = u16::from(hundreds & 0x07) * 100 + u16::from(rest);
         let reason = str::from_utf8(reason).unwrap_or_default();
         (rest < 100 && (300..700).contains(&code)).then_some(ErrorCode { code, reason })
@@ -175,8 +195,12 @@ impl<'a> Message<'a> {
 
     /// UNKNOWN-ATTRIBUTES.
     pub fn unknown_attributes(&self) -> impl Iterator<Item = u16> + use<'a> {
-        let value = self.attribute(AttributeType::UNKNOWN_ATTRIBUTES).unwrap_or_default();
-        value.chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]]))
+        let value = self
+            .attribute(AttributeType::UNKNOWN_ATTRIBUTES)
+            .unwrap_or_default();
+        value
+            .chunks_exact(2)
+            .map(|pair| u16::from_be_bytes([pair[0], pair[1]]))
     }
 
     /// Whether MESSAGE-INTEGRITY is there.
@@ -191,7 +215,8 @@ impl<'a> Message<'a> {
 
     /// [`Message::verify_integrity`] with a key prepared by [`integrity_key`].
     pub fn verify_integrity_key(&self, key: &hmac::Key) -> bool {
-        self.integrity.is_some_and(|offset| verify(key, self.bytes, offset))
+        self.integrity
+            .is_some_and(|offset| verify(key, self.bytes, offset))
     }
 
     /// Whether FINGERPRINT is right; `None` where there is none.
@@ -214,12 +239,14 @@ impl<'a> Message<'a> {
 
     /// ICE-CONTROLLING, with its tie-breaker.
     pub fn ice_controlling(&self) -> Option<u64> {
-        self.exact::<8>(AttributeType::ICE_CONTROLLING).and_then(|v| u64_at(&v, 0))
+        self.exact::<8>(AttributeType::ICE_CONTROLLING)
+            .and_then(|v| u64_at(&v, 0))
     }
 
     /// ICE-CONTROLLED, with its tie-breaker.
     pub fn ice_controlled(&self) -> Option<u64> {
-        self.exact::<8>(AttributeType::ICE_CONTROLLED).and_then(|v| u64_at(&v, 0))
+        self.exact::<8>(AttributeType::ICE_CONTROLLED)
+            .and_then(|v| u64_at(&v, 0))
     }
 
     // --- RFC 8656
@@ -260,22 +287,26 @@ impl<'a> Message<'a> {
 
     /// REQUESTED-TRANSPORT: an IP protocol number, 17 for UDP.
     pub fn requested_transport(&self) -> Option<u8> {
-        self.exact::<4>(AttributeType::REQUESTED_TRANSPORT).map(|[protocol, ..]| protocol)
+        self.exact::<4>(AttributeType::REQUESTED_TRANSPORT)
+            .map(|[protocol, ..]| protocol)
     }
 
     /// REQUESTED-ADDRESS-FAMILY: 1 for IPv4, 2 for IPv6.
     pub fn requested_address_family(&self) -> Option<u8> {
-        self.exact::<4>(AttributeType::REQUESTED_ADDRESS_FAMILY).map(|[family, ..]| family)
+        self.exact::<4>(AttributeType::REQUESTED_ADDRESS_FAMILY)
+            .map(|[family, ..]| family)
     }
 
     /// ADDITIONAL-ADDRESS-FAMILY: 2 for IPv6.
     pub fn additional_address_family(&self) -> Option<u8> {
-        self.exact::<4>(AttributeType::ADDITIONAL_ADDRESS_FAMILY).map(|[family, ..]| family)
+        self.exact::<4>(AttributeType::ADDITIONAL_ADDRESS_FAMILY)
+            .map(|[family, ..]| family)
     }
 
     /// EVEN-PORT, and whether the next port is to be reserved.
     pub fn even_port(&self) -> Option<bool> {
-        self.exact::<1>(AttributeType::EVEN_PORT).map(|[flags]| flags & 0x80 != 0)
+        self.exact::<1>(AttributeType::EVEN_PORT)
+            .map(|[flags]| flags & 0x80 != 0)
     }
 
     /// RESERVATION-TOKEN.
