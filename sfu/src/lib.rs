@@ -11,6 +11,8 @@ pub mod egress;
 pub mod event;
 pub mod media;
 pub mod replay;
+pub mod room;
+pub mod sdp;
 pub mod srtp;
 
 use std::net::{IpAddr, SocketAddr};
