@@ -1,0 +1,309 @@
+//! One UDP socket: batches in, batches out, the address that was hit, congestion marks, fragmentation.
+
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use mio::event::Source;
+use mio::{Interest, Registry, Token};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::{Ipv6DontFrag, ReceiveTimestampns};
+use quinn_udp::{UdpSockRef, UdpSocketState};
+use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
+use socket2::{Domain, Protocol, Type};
+
+use crate::Ecn;
+use crate::inbox::Inbox;
+use crate::segmentation::Segmentation;
+
+/// The kernel's buffers, as far as it grants them: 4 MiB hold 30 ms of 1 Gbit/s.
+const KERNEL_BUFFER: usize = 4 << 20;
+
+/// The most that one send can carry: what fits in an IPv4 packet's 16-bit length after its headers.
+const BATCH_BYTES_MAX: usize = 65_507;
+
+/// EINVAL and EIO, the two errors by which offload is refused.
+const EINVAL: i32 = 22;
+const EIO: i32 = 5;
+
+/// May what this socket sends be fragmented on its way?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fragmentation {
+    /// Don't Fragment is set: for media of our own making, which is small enough.
+    Forbidden,
+    /// Not set: a TURN relay does not choose the size of what it relays (RFC 8656 section 15).
+    Allowed,
+}
+
+/// One send: one datagram, or several equal ones of which the last may be shorter.
+#[derive(Clone, Copy)]
+pub struct Transmit<'a> {
+    /// Where to.
+    pub destination: SocketAddr,
+    /// The local address to leave from.
+    pub source: Option<IpAddr>,
+    /// Length of each datagram but the last, where there are several.
+    pub segment_size: Option<usize>,
+    /// Congestion marks.
+    pub ecn: Option<Ecn>,
+    /// The datagrams, end to end.
+    pub contents: &'a [u8],
+}
+
+/// Some of a send did not leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refused {
+    /// UDP payload bytes that did not leave.
+    pub bytes: u64,
+    /// Datagrams that did not leave.
+    pub datagrams: u64,
+    /// The last of the errors.
+    pub kind: io::ErrorKind,
+}
+
+/// A UDP socket that is not blocking.
+pub struct Socket {
+    io: mio::net::UdpSocket,
+    state: UdpSocketState,
+    address: SocketAddr,
+    fragmentation: Fragmentation,
+    segmentation: Segmentation,
+}
+
+impl Socket {
+    /// A socket with a port of its own.
+    pub fn bind(address: SocketAddr, fragmentation: Fragmentation) -> io::Result<Self> {
+        Self::from_raw(raw(address, false)?, fragmentation)
+    }
+
+    /// A socket that shares its port with others of its group.
+    pub(crate) fn bind_shared(address: SocketAddr, fragmentation: Fragmentation) -> io::Result<Self> {
+        Self::from_raw(raw(address, true)?, fragmentation)
+    }
+
+    /// The address with its port resolved, if nobody holds that port.
+    pub(crate) fn probe(address: SocketAddr) -> io::Result<SocketAddr> {
+        raw(address, false)?
+            .local_addr()?
+            .as_socket()
+            .ok_or(io::ErrorKind::AddrNotAvailable.into())
+    }
+
+    fn from_raw(raw: socket2::Socket, fragmentation: Fragmentation) -> io::Result<Self> {
+        // What the kernel does not grant is not worth failing for.
+        let _ = raw.set_recv_buffer_size(KERNEL_BUFFER);
+        let _ = raw.set_send_buffer_size(KERNEL_BUFFER);
+        let io = mio::net::UdpSocket::from_std(raw.into());
+        let address = io.local_addr()?;
+        let state = UdpSocketState::new(UdpSockRef::from(&io))?;
+        let socket = Self {
+            io,
+            state,
+            address,
+            fragmentation,
+            segmentation: Segmentation::default(),
+        };
+        socket.set_options()?;
+        Ok(socket)
+    }
+
+    /// What it is bound to.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// True if it is bound to every address of the machine.
+    pub fn is_wildcard(&self) -> bool {
+        self.address.ip().is_unspecified()
+    }
+
+    /// Fills `inbox` with what has arrived. `WouldBlock` is no error here: it is 0 buffers.
+    ///
+    /// The socket is drained once [`Inbox::drained`] says so; until then the poll does not report it again.
+    pub fn receive(&self, inbox: &mut Inbox) -> io::Result<usize> {
+        let received = inbox.fill(|buffers, meta| self.state.recv(UdpSockRef::from(&self.io), buffers, meta));
+        match received {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            other => other,
+        }
+    }
+
+    /// Sends, several datagrams in one go where that is possible. What the kernel refuses is gone.
+    pub fn send(&mut self, transmit: &Transmit<'_>) -> Result<(), Refused> {
+        let len = transmit.contents.len();
+        let size = transmit.segment_size.unwrap_or(len).max(1);
+        if len <= size {
+            return self
+                .send_datagram(transmit)
+                .map_err(|error| refused(len, size, &error));
+        }
+        let per_batch = self.state.max_gso_segments().min(BATCH_BYTES_MAX / size).max(1);
+        let mut outcome = Ok(());
+        for contents in transmit.contents.chunks(size * per_batch) {
+            merge(
+                &mut outcome,
+                self.send_batch(
+                    &Transmit {
+                        contents,
+                        ..*transmit
+                    },
+                    size,
+                ),
+            );
+        }
+        outcome
+    }
+
+    fn send_batch(&mut self, batch: &Transmit<'_>, size: usize) -> Result<(), Refused> {
+        let destination = batch.destination.ip();
+        let several = batch.contents.len() > size;
+        if several && self.segmentation.allowed(destination) {
+            let offload_before = self.state.max_gso_segments();
+            let result = self.try_send(batch, Some(size));
+            let tripped = self.state.max_gso_segments() < offload_before;
+            match result {
+                Ok(()) if !tripped => {
+                    self.segmentation.taken();
+                    return Ok(());
+                }
+                // It left after all, without its congestion mark.
+                Ok(()) => {
+                    self.rebuild();
+                    return Ok(());
+                }
+                Err(error) if offload_refused(&error) => {
+                    self.rebuild();
+                    let outcome = self.send_singly(batch, size);
+                    if outcome.is_ok() {
+                        self.segmentation.refused(destination);
+                    }
+                    return outcome;
+                }
+                Err(error) => return Err(refused(batch.contents.len(), size, &error)),
+            }
+        }
+        self.send_singly(batch, size)
+    }
+
+    fn send_singly(&mut self, batch: &Transmit<'_>, size: usize) -> Result<(), Refused> {
+        let mut outcome = Ok(());
+        for contents in batch.contents.chunks(size) {
+            let sent = self.send_datagram(&Transmit { contents, ..*batch });
+            merge(
+                &mut outcome,
+                sent.map_err(|error| refused(contents.len(), size, &error)),
+            );
+        }
+        outcome
+    }
+
+    fn send_datagram(&mut self, datagram: &Transmit<'_>) -> io::Result<()> {
+        let result = self.try_send(datagram, None);
+        if result.as_ref().is_err_and(offload_refused) {
+            self.rebuild();
+        }
+        result
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>, segment_size: Option<usize>) -> io::Result<()> {
+        let dual = self.address.is_ipv6();
+        let destination = match transmit.destination {
+            // A socket for both families names IPv4 its own way.
+            SocketAddr::V4(v4) if dual => SocketAddr::from((v4.ip().to_ipv6_mapped(), v4.port())),
+            other => other,
+        };
+        let src_ip = transmit.source.map(|ip| match ip {
+            IpAddr::V4(v4) if dual => IpAddr::V6(v4.to_ipv6_mapped()),
+            other => other,
+        });
+        let quinn = quinn_udp::Transmit {
+            destination,
+            ecn: transmit.ecn,
+            contents: transmit.contents,
+            segment_size,
+            src_ip,
+        };
+        self.state.try_send(UdpSockRef::from(&self.io), &quinn)
+    }
+
+    /// quinn-udp has lost its faith in this socket; a fresh state has not.
+    fn rebuild(&mut self) {
+        if let Ok(state) = UdpSocketState::new(UdpSockRef::from(&self.io)) {
+            self.state = state;
+            let _ = self.set_options();
+        }
+    }
+
+    /// What quinn-udp sets otherwise, on every new state.
+    fn set_options(&self) -> io::Result<()> {
+        // Nobody reads the kernel's time stamps, and beside them the 96 bytes that quinn-udp has for control messages
+        // do not hold the congestion marks of a coalesced receive.
+        setsockopt(&self.io, ReceiveTimestampns, &false)?;
+        if self.fragmentation == Fragmentation::Forbidden {
+            return Ok(());
+        }
+        sockopt::set_ip_mtu_discover(&self.io, Ipv4PathMtuDiscovery::DONT)?;
+        if self.address.is_ipv6() {
+            sockopt::set_ipv6_mtu_discover(&self.io, Ipv6PathMtuDiscovery::DONT)?;
+            setsockopt(&self.io, Ipv6DontFrag, &false)?;
+        }
+        Ok(())
+    }
+
+    #[cfg(test)]
+    fn offload(&self) -> usize {
+        self.state.max_gso_segments()
+    }
+}
+
+impl Source for Socket {
+    fn register(&mut self, registry: &Registry, token: Token, interests: Interest) -> io::Result<()> {
+        self.io.register(registry, token, interests)
+    }
+
+    fn reregister(&mut self, registry: &Registry, token: Token, interests: Interest) -> io::Result<()> {
+        self.io.reregister(registry, token, interests)
+    }
+
+    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        self.io.deregister(registry)
+    }
+}
+
+fn raw(address: SocketAddr, shared: bool) -> io::Result<socket2::Socket> {
+    let raw = socket2::Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        // The wildcard serves both families, as `[::]` does elsewhere; an address of its own serves its family.
+        raw.set_only_v6(address.ip() != IpAddr::V6(Ipv6Addr::UNSPECIFIED))?;
+    }
+    raw.set_reuse_port(shared)?;
+    raw.set_nonblocking(true)?;
+    raw.bind(&address.into())?;
+    Ok(raw)
+}
+
+fn offload_refused(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(EINVAL | EIO))
+}
+
+fn refused(bytes: usize, size: usize, error: &io::Error) -> Refused {
+    Refused {
+        bytes: bytes as u64,
+        datagrams: bytes.div_ceil(size.max(1)).max(1) as u64,
+        kind: error.kind(),
+    }
+}
+
+fn merge(outcome: &mut Result<(), Refused>, part: Result<(), Refused>) {
+    match (outcome.as_mut(), part) {
+        (_, Ok(())) => {}
+        (Ok(()), Err(more)) => *outcome = Err(more),
+        (Err(so_far), Err(more)) => {
+            so_far.bytes += more.bytes;
+            so_far.datagrams += more.datagrams;
+            so_far.kind = more.kind;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
