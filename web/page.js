@@ -242,8 +242,8 @@ function draw() {
   const muted = call?.muted ?? { audio: false, video: false };
   const has = (kind) => local.getTracks().some((track) => track.kind === kind && track.readyState === "live");
   const self = { name: call?.name ?? "", audio: has("audio") && !muted.audio, video: has("video") && !muted.video, stream: local };
-  tiles.show(self, others, call?.balance?.step ?? "full");
-  $("alone").hidden = others.length > 0;
+  if (call) tiles.show(self, others, call.balance?.step ?? "full");
+  $("alone").hidden = others.length > 0 || call?.state !== "connected";
   toggle($("mute"), muted.audio, muted.audio ? "Unmute" : "Mute", has("audio"));
   toggle($("camera"), muted.video, muted.video ? "Camera on" : "Camera off", has("video"));
 }

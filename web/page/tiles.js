@@ -27,7 +27,7 @@ export class Tiles {
       this.#tiles.delete(key);
     }
     for (const [key, person] of wanted) {
-      const tile = this.#tiles.get(key) ?? this.#make(key, person.name);
+      const tile = this.#tiles.get(key) ?? this.#make(key);
       const paused = key !== "self" && NO_VIDEO.includes(step);
       this.#fill(tile, person, paused);
     }
@@ -41,7 +41,7 @@ export class Tiles {
     await Promise.all(videos.map((video) => video.setSinkId?.(deviceId)));
   }
 
-  #make(key, name) {
+  #make(key) {
     const tile = document.createElement("li");
     tile.className = "tile";
     const video = document.createElement("video");
@@ -53,14 +53,11 @@ export class Tiles {
     const avatar = document.createElement("span");
     avatar.className = "avatar";
     avatar.setAttribute("aria-hidden", "true");
-    avatar.textContent = initials(name);
     const caption = document.createElement("p");
     caption.className = "who";
-    const label = document.createElement("bdi");
-    label.textContent = name;
     const flags = document.createElement("span");
     flags.className = "flags";
-    caption.append(label, ...(key === "self" ? [" (you)"] : []), " ", flags);
+    caption.append(document.createElement("bdi"), flags);
     tile.append(avatar, video, caption);
     this.#tiles.set(key, tile);
     this.#list.append(tile);
@@ -69,17 +66,21 @@ export class Tiles {
 
   #fill(tile, person, paused) {
     const video = tile.querySelector("video");
-    if (video.srcObject !== person.stream) video.srcObject = person.stream;
+    // An empty stream would keep the document "loading" for ever.
+    const stream = person.stream.getTracks().length ? person.stream : null;
+    if (video.srcObject !== stream) video.srcObject = stream;
     video.setAttribute("aria-label", `Video of ${person.name}`);
     const seen = person.video && !paused && person.stream.getVideoTracks().length > 0;
     tile.dataset.video = String(seen);
-    const flags = [];
+    tile.querySelector(".avatar").textContent = initials(person.name);
+    tile.querySelector("bdi").textContent = person.name;
+    const flags = tile.classList.contains("self") ? ["you"] : [];
     if (!person.audio) flags.push("muted");
     if (!person.video) flags.push("camera off");
-    else if (paused) flags.push("video paused to save money");
-    tile.querySelector(".flags").textContent = flags.length ? `· ${flags.join(", ")}` : "";
-    // Audio plays on a hidden video element, too; a browser that insists on a click says so here.
-    video.play().catch(() => {});
+    else if (paused) flags.push("video paused");
+    tile.querySelector(".flags").textContent = flags.length ? ` · ${flags.join(", ")}` : "";
+    // Sound comes from the same element, also while its picture is hidden.
+    if (stream) video.play().catch(() => {});
   }
 }
 
