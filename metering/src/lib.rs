@@ -1,6 +1,6 @@
 //! What it cost: msat, tariff, meter, allowance, lease, ledger, receipt.
 //!
-//! The shard spends an [`Allowance`] before every egress and reports what it spent; the ledger granted that
+//! The shard spends an [`Allowance`] before every egress and reports what it spent; the [`ledger`] granted that
 //! allowance out of an account as a lease, and settles it when a segment closes. The shape is Diameter credit
 //! control (RFC 8506): reserve, spend, report cumulatively, settle.
 //!
@@ -11,14 +11,18 @@
 pub mod allowance;
 pub mod identifier;
 pub mod ladder;
+pub mod lease;
+pub mod ledger;
 pub mod meter;
 pub mod msat;
+pub mod receipt;
 pub mod tariff;
 pub mod voucher;
 
 pub use allowance::{Allowance, Direction, Exhausted, Report, Usage};
 pub use identifier::{AccountId, LeaseId, SessionId};
-pub use ladder::Step;
+pub use ladder::{Ladder, LadderConfig, Step};
+pub use ledger::Ledger;
 pub use msat::Msat;
 pub use tariff::{Rates, Service, Tariff};
 pub use voucher::Voucher;

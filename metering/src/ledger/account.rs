@@ -1,0 +1,185 @@
+//! An account: what is available, what is set aside, what was spent, and the lots it came in.
+//!
+//! A lot is what is left of one voucher. Non-refundable lots are spent first, so that promotional credit is never
+//! paid out as money, and within each sort the oldest.
+
+use super::{
+    LedgerError, Outcome, Refusal, Stop,
+    journal::{Entry, Kind},
+    rows::{self, Books},
+};
+use crate::{AccountId, Msat};
+use redb::{ReadTransaction, ReadableTable};
+use serde::{Deserialize, Serialize};
+
+/// Vouchers of one account that have something left. An account is one row, which a settlement rewrites.
+pub(super) const LOTS_MAX: usize = 1_024;
+
+/// What is left of one voucher.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lot {
+    /// DID of the issuer.
+    pub iss: String,
+    /// The issuer's name for the voucher.
+    pub jti: String,
+    /// Whether it is paid back on request.
+    pub refundable: bool,
+    /// What is left of it: available or set aside.
+    pub left: Msat,
+}
+
+/// An account as the books have it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountView {
+    /// Its name.
+    pub account: AccountId,
+    /// Free to spend.
+    pub available: Msat,
+    /// Set aside for leases.
+    pub reserved: Msat,
+    /// Spent over its life.
+    pub spent: Msat,
+    /// Paid back over its life.
+    pub refunded: Msat,
+    /// What it came in, in the order it is spent. They add up to available and reserved.
+    pub lots: Vec<Lot>,
+    /// Sessions that hold a lease now.
+    pub live_sessions: u32,
+    /// It may not spend.
+    pub frozen: bool,
+}
+
+impl AccountView {
+    /// An account that nobody has credited yet.
+    pub fn empty(account: &AccountId) -> Self {
+        Self {
+            account: account.clone(),
+            available: Msat::ZERO,
+            reserved: Msat::ZERO,
+            spent: Msat::ZERO,
+            refunded: Msat::ZERO,
+            lots: Vec::new(),
+            live_sessions: 0,
+            frozen: false,
+        }
+    }
+
+    /// Takes `msat` out of the lots, in their order, choosing those that `from` allows.
+    fn consume(&mut self, msat: Msat, from: impl Fn(&Lot) -> bool) -> Result<(), LedgerError> {
+        let mut due = msat;
+        for lot in self.lots.iter_mut().filter(|lot| from(lot)) {
+            let part = due.min(lot.left);
+            lot.left = lot.left.saturating_sub(part);
+            due = due.saturating_sub(part);
+        }
+        self.lots.retain(|lot| !lot.left.is_zero());
+        if due.is_zero() { Ok(()) } else { Err(LedgerError::Corrupt(format!("the lots lack {due}"))) }
+    }
+
+    /// Adds a lot where it belongs in the order of spending.
+    pub(super) fn insert_lot(&mut self, lot: Lot) {
+        let at = if lot.refundable { self.lots.len() } else { self.lots.partition_point(|lot| !lot.refundable) };
+        self.lots.insert(at, lot);
+    }
+
+    fn lots_total(&self) -> Msat {
+        self.lots.iter().fold(Msat::ZERO, |sum, lot| sum.saturating_add(lot.left))
+    }
+
+    /// True when the lots add up to what is there, within the largest balance.
+    pub(super) fn adds_up(&self) -> bool {
+        let held = self.available.checked_add(self.reserved);
+        held == Some(self.lots_total()) && held <= Some(Msat::MAX_BALANCE)
+    }
+}
+
+fn lacks(what: &str) -> LedgerError {
+    LedgerError::Corrupt(format!("an account lacks what it has {what}"))
+}
+
+impl Books<'_> {
+    pub(super) fn account(&self, account: &AccountId) -> Result<AccountView, LedgerError> {
+        let row = rows::load(self.accounts.get(account.as_str())?)?;
+        Ok(row.unwrap_or_else(|| AccountView::empty(account)))
+    }
+
+    pub(super) fn put_account(&mut self, row: &AccountView) -> Result<(), LedgerError> {
+        if !row.adds_up() {
+            return Err(LedgerError::Corrupt(format!("the lots of {:?} do not add up", row.account)));
+        }
+        self.accounts.insert(row.account.as_str(), rows::store(row).as_slice())?;
+        Ok(())
+    }
+
+    /// Available to reserved.
+    pub(super) fn reserve(&mut self, row: &mut AccountView, entry: Entry) -> Result<(), LedgerError> {
+        if entry.msat.is_zero() {
+            return Ok(());
+        }
+        row.available = row.available.checked_sub(entry.msat).ok_or_else(|| lacks("available"))?;
+        row.reserved = row.reserved.saturating_add(entry.msat);
+        self.post(entry)
+    }
+
+    /// Reserved to available.
+    pub(super) fn unreserve(&mut self, row: &mut AccountView, entry: Entry) -> Result<(), LedgerError> {
+        if entry.msat.is_zero() {
+            return Ok(());
+        }
+        row.reserved = row.reserved.checked_sub(entry.msat).ok_or_else(|| lacks("reserved"))?;
+        row.available = row.available.saturating_add(entry.msat);
+        self.post(entry)
+    }
+
+    /// Reserved to earned. An entry of nothing is kept too: it is usage.
+    pub(super) fn earn(&mut self, row: &mut AccountView, entry: Entry) -> Result<(), LedgerError> {
+        row.reserved = row.reserved.checked_sub(entry.msat).ok_or_else(|| lacks("reserved"))?;
+        row.spent = row.spent.saturating_add(entry.msat);
+        row.consume(entry.msat, |_| true)?;
+        self.post(entry)
+    }
+
+    pub(super) fn freeze(&mut self, account: &AccountId, frozen: bool) -> Result<Outcome, Stop> {
+        let mut row = self.account(account)?;
+        if row.frozen != frozen {
+            row.frozen = frozen;
+            let kind = if frozen { Kind::Freeze } else { Kind::Unfreeze };
+            self.post(Entry::new(kind, account, Msat::ZERO))?;
+            self.put_account(&row)?;
+        }
+        Ok(Outcome::Frozen(frozen))
+    }
+
+    /// Pays back what is available and refundable. What is set aside for live sessions is not available.
+    pub(super) fn refund(&mut self, account: &AccountId) -> Result<Outcome, Stop> {
+        let mut row = self.account(account)?;
+        let refundable = row
+            .lots
+            .iter()
+            .filter(|lot| lot.refundable)
+            .fold(Msat::ZERO, |sum, lot| sum.saturating_add(lot.left));
+        // Leases spend the non-refundable first, but may reach into the rest: they keep what they hold.
+        let promotional = row.lots_total().saturating_sub(refundable);
+        let held_of_refundable = row.reserved.saturating_sub(promotional);
+        let msat = refundable.saturating_sub(held_of_refundable).min(row.available);
+        if msat.is_zero() {
+            return Err(Refusal::BalanceExhausted { available: row.available }.into());
+        }
+        row.available = row.available.checked_sub(msat).ok_or_else(|| lacks("available"))?;
+        row.refunded = row.refunded.saturating_add(msat);
+        row.consume(msat, |lot| lot.refundable)?;
+        self.post(Entry::new(Kind::Refund, account, msat))?;
+        self.put_account(&row)?;
+        Ok(Outcome::Released(msat))
+    }
+}
+
+pub(super) fn read(transaction: &ReadTransaction, account: &AccountId) -> Result<Option<AccountView>, LedgerError> {
+    let Some(table) = rows::table(transaction, rows::ACCOUNTS)? else { return Ok(None) };
+    rows::load(table.get(account.as_str())?)
+}
+
+pub(super) fn read_all(transaction: &ReadTransaction) -> Result<Vec<AccountView>, LedgerError> {
+    let Some(table) = rows::table(transaction, rows::ACCOUNTS)? else { return Ok(Vec::new()) };
+    table.iter()?.map(|row| rows::parse(row?.1.value())).collect()
+}

@@ -1,0 +1,193 @@
+//! Leases in the books: opened, renewed, reported on, released (DESIGN 4.5).
+
+use super::{
+    Cap, LedgerError, Open, Outcome, Refusal, Stop,
+    account::AccountView,
+    journal::{Entry, Kind},
+    rows::{Books, LeaseState, LeaseView, SessionRow},
+};
+use crate::{
+    LeaseId, Msat,
+    allowance::{Report, Usage},
+    lease, meter,
+    receipt::Terms,
+};
+use redb::ReadableTable;
+
+impl Books<'_> {
+    pub(super) fn open_lease(&mut self, open: &Open) -> Result<Outcome, Stop> {
+        // The voucher stays credited whatever becomes of the lease: its token was admitted.
+        let credited = open.voucher.as_ref().map(|voucher| self.credit(voucher)).transpose()?;
+        let mut account = self.account(&open.account)?;
+        if account.frozen {
+            return Err(Refusal::Frozen.into());
+        }
+        if account.available < open.minimum || account.available.is_zero() {
+            return Err(Refusal::BalanceExhausted { available: account.available }.into());
+        }
+        let mut session = match self.session(open.session)? {
+            Some(session) if session.account != open.account => return Err(Refusal::OtherAccount.into()),
+            Some(session) => session,
+            None => SessionRow {
+                account: open.account.clone(),
+                terms: Vec::new(),
+                segments: 0,
+                open_leases: 0,
+                started: self.now,
+                ended: None,
+                reason: None,
+                recovered: false,
+            },
+        };
+        let new_session = session.open_leases == 0;
+        let live = account.live_sessions.saturating_add(u32::from(new_session));
+        let granted = lease::grant(account.available, live, Msat::ZERO, open.want, open.minimum);
+        let granted = self.take_from_cap(open.cap.as_ref(), granted)?;
+        if granted < open.minimum {
+            self.return_to_cap(open.cap.as_ref(), granted)?;
+            return Err(Refusal::GrantUsedUp.into());
+        }
+        account.live_sessions = live;
+        session.open_leases = session.open_leases.saturating_add(1);
+        (session.ended, session.reason) = (None, None);
+        let terms = terms(open);
+        if !session.terms.contains(&terms) {
+            session.terms.push(terms);
+        }
+        let id = LeaseId::new(self.totals.next_lease + 1);
+        self.totals.next_lease += 1;
+        let row = LeaseView {
+            account: open.account.clone(),
+            session: open.session,
+            service: open.service,
+            tariff: open.tariff.clone(),
+            rates: open.rates.capped(),
+            granted,
+            settled: Msat::ZERO,
+            segment: 0,
+            reported: Usage::default(),
+            sequence: 0,
+            epoch: 0,
+            state: LeaseState::Open,
+            memo: Msat::ZERO,
+            cap: open.cap.clone(),
+            touched_at: self.now,
+        };
+        self.reserve(&mut account, lease_entry(Kind::Reserve, id, &row, granted))?;
+        self.put_account(&account)?;
+        self.put_session(open.session, &session)?;
+        self.put_lease(id, &row)?;
+        self.open_leases.insert(id.get(), ())?;
+        Ok(Outcome::Opened { lease: id, granted, available: account.available, credited })
+    }
+
+    pub(super) fn renew(&mut self, id: LeaseId, want: Msat, minimum: Msat) -> Result<Outcome, Stop> {
+        let mut row = self.open_row(id)?;
+        let mut account = self.account(&row.account)?;
+        if account.frozen {
+            return Err(Refusal::Frozen.into());
+        }
+        let more = lease::grant(account.available, account.live_sessions, row.unspent(), want, minimum);
+        let more = self.take_from_cap(row.cap.as_ref(), more)?;
+        row.granted = row.granted.checked_add(more).ok_or(Refusal::BalanceTooLarge)?;
+        row.touched_at = self.now;
+        if !more.is_zero() {
+            self.reserve(&mut account, lease_entry(Kind::Reserve, id, &row, more))?;
+            self.put_account(&account)?;
+        }
+        self.put_lease(id, &row)?;
+        Ok(Outcome::Renewed { granted: row.granted, available: account.available })
+    }
+
+    pub(super) fn report(&mut self, report: &Report) -> Result<Outcome, Stop> {
+        let Some(mut row) = self.lease(report.lease)? else { return Err(Refusal::NoSuchLease.into()) };
+        if !is_news(&row, report) {
+            return Ok(Outcome::Ignored);
+        }
+        if row.state != LeaseState::Open || report.epoch != row.epoch {
+            return self.remember_old_epoch(row, report).map_err(Stop::from);
+        }
+        if report.segment > row.segment {
+            // The close of the segment before never came: what was reported of it stands.
+            self.settle_segment(report.lease, &mut row, true)?;
+            row.segment = report.segment;
+        }
+        row.sequence = report.sequence;
+        row.touched_at = self.now;
+        row.reported = Usage { debit: meter::running(report.usage.owed(&row.rates)), ..report.usage };
+        self.put_lease(report.lease, &row)?;
+        Ok(Outcome::Reported)
+    }
+
+    pub(super) fn release(&mut self, id: LeaseId) -> Result<Outcome, Stop> {
+        let mut row = self.open_row(id)?;
+        let mut account = self.account(&row.account)?;
+        let unspent = row.unspent();
+        self.release_part(id, &mut row, &mut account, unspent)?;
+        self.put_account(&account)?;
+        self.put_lease(id, &row)?;
+        Ok(Outcome::Released(unspent))
+    }
+
+    /// Gives `msat` of what a lease holds back to its account.
+    pub(super) fn release_part(
+        &mut self,
+        id: LeaseId,
+        row: &mut LeaseView,
+        account: &mut AccountView,
+        msat: Msat,
+    ) -> Result<(), LedgerError> {
+        row.granted = row.granted.saturating_sub(msat);
+        self.unreserve(account, lease_entry(Kind::Release, id, row, msat))?;
+        self.return_to_cap(row.cap.as_ref(), msat)
+    }
+
+    fn open_row(&self, id: LeaseId) -> Result<LeaseView, Stop> {
+        match self.lease(id)? {
+            Some(row) if row.state == LeaseState::Open => Ok(row),
+            _ => Err(Refusal::NoSuchLease.into()),
+        }
+    }
+
+    /// As much of `msat` as the payer's ceiling still allows.
+    fn take_from_cap(&mut self, cap: Option<&Cap>, msat: Msat) -> Result<Msat, LedgerError> {
+        let Some(cap) = cap else { return Ok(msat) };
+        let used = Msat::new(self.caps.get(cap.grant.as_str())?.map_or(0, |used| used.value()));
+        let part = msat.min(cap.max.saturating_sub(used));
+        self.caps.insert(cap.grant.as_str(), used.saturating_add(part).get())?;
+        Ok(part)
+    }
+
+    fn return_to_cap(&mut self, cap: Option<&Cap>, msat: Msat) -> Result<(), LedgerError> {
+        let Some(cap) = cap else { return Ok(()) };
+        let used = Msat::new(self.caps.get(cap.grant.as_str())?.map_or(0, |used| used.value()));
+        self.caps.insert(cap.grant.as_str(), used.saturating_sub(msat).get())?;
+        Ok(())
+    }
+}
+
+/// Whether a report says anything that the row does not know. Segments count too: a report that was overtaken by
+/// the close of its segment is old whatever its number.
+pub(super) fn is_news(row: &LeaseView, report: &Report) -> bool {
+    report.sequence > row.sequence && report.segment >= row.segment
+}
+
+pub(super) fn lease_entry(kind: Kind, id: LeaseId, row: &LeaseView, msat: Msat) -> Entry {
+    Entry {
+        session: Some(row.session),
+        lease: Some(id),
+        service: Some(row.service),
+        ..Entry::new(kind, &row.account, msat)
+    }
+}
+
+fn terms(open: &Open) -> Terms {
+    let rates = open.rates.capped();
+    Terms {
+        service: open.service,
+        tariff: open.tariff.clone(),
+        msat_per_megabyte_out: rates.out,
+        msat_per_megabyte_in: rates.in_,
+        msat_per_second: rates.second,
+    }
+}
