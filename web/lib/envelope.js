@@ -6,7 +6,7 @@
 import { decode, decodeJson, encode, encodeJson, utf8 } from "./base64url.js";
 import { verificationKey, verifySignature } from "./did.js";
 import { MilliwayError } from "./errors.js";
-import { canonicalize } from "./jcs.js";
+import { canonicalize, parseStrict } from "./jcs.js";
 
 /** No envelope is longer, either way. */
 export const ENVELOPE_MAX = 64 * 1024;
@@ -33,7 +33,7 @@ export async function openEnvelope(text, from, document) {
   let envelope;
   try {
     if (text.length > ENVELOPE_MAX) throw new SyntaxError("too long");
-    envelope = JSON.parse(text);
+    envelope = parseStrict(text);
     if (typeof envelope?.type !== "string" || typeof envelope.sig?.jws !== "string") throw new SyntaxError("no envelope");
   } catch (cause) {
     throw new MilliwayError("relay-protocol", undefined, { cause });

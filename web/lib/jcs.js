@@ -26,7 +26,8 @@ export function canonicalize(value, depth = 0) {
 
 function number(value) {
   if (!Number.isFinite(value)) throw new TypeError("a number that is not finite has no JSON form");
-  if (Number.isInteger(value) && !Number.isSafeInteger(value)) {
+  // From 1e21 on the canonical form has an exponent and is no integer to any reader.
+  if (Number.isInteger(value) && !Number.isSafeInteger(value) && Math.abs(value) < 1e21) {
     throw new TypeError("an integer beyond 2^53-1 cannot be signed");
   }
   return JSON.stringify(value);
@@ -41,4 +42,25 @@ function string(value) {
     at++;
   }
   return JSON.stringify(value);
+}
+
+/**
+ * JSON.parse that refuses what it would silently mend: repeated members and integers it would round.
+ * @param {string} text @returns {any} @throws {SyntaxError}
+ */
+export function parseStrict(text) {
+  const value = JSON.parse(text);
+  let members = 0;
+  const bare = text.replace(/"(?:[^"\\]|\\.)*"(\s*:)?/g, (_, colon) => (colon && members++, " "));
+  if (members !== countMembers(value)) throw new SyntaxError("a member is repeated");
+  for (const [integer] of bare.matchAll(/(?<![\d.eE+])\d{16,}(?![\d.eE])/g)) {
+    if (BigInt(integer) > Number.MAX_SAFE_INTEGER) throw new SyntaxError("an integer is beyond 2^53-1");
+  }
+  return value;
+}
+
+function countMembers(value) {
+  if (value === null || typeof value !== "object") return 0;
+  const inside = Object.values(value).reduce((sum, item) => sum + countMembers(item), 0);
+  return Array.isArray(value) ? inside : inside + Object.keys(value).length;
 }
