@@ -133,8 +133,10 @@ pub struct ClientChanges {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mute {
     /// The microphone.
+    #[serde(default)]
     pub audio: bool,
     /// The camera.
+    #[serde(default)]
     pub video: bool,
 }
 
@@ -144,9 +146,15 @@ pub struct Subscribe {
     /// Of whom.
     pub name: String,
     /// Its audio.
+    #[serde(default = "wanted")]
     pub audio: bool,
     /// Its video.
+    #[serde(default = "wanted")]
     pub video: bool,
+}
+
+fn wanted() -> bool {
+    true
 }
 
 /// A further token for the same account.
