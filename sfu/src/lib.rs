@@ -4,13 +4,23 @@
 //! instants and a seed go in; datagrams to send and events come out. Nothing in this crate owns a socket or
 //! reads a clock. Signalling (`sdp`, `room`) lives beside the core and meets it only in [`media`].
 
+mod budget;
+mod codec;
 pub mod config;
 pub mod discard;
 pub mod dtls;
 pub mod egress;
 pub mod event;
+mod feedback;
+mod history;
+mod ice;
+mod keyframe;
+mod ladder_gate;
 pub mod media;
+mod nack;
 pub mod replay;
+mod report;
+mod rewrite;
 pub mod room;
 pub mod sdp;
 pub mod srtp;
