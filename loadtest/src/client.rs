@@ -1,0 +1,400 @@
+//! One WebRTC client: a str0m session in RTP mode on a socket of its own, joined through WHIP or WHEP.
+
+use std::io::ErrorKind;
+use std::net::{SocketAddr, UdpSocket as StdUdpSocket};
+use std::time::{Duration, Instant};
+
+use mio::net::UdpSocket;
+use str0m::change::SdpAnswer;
+use str0m::media::{Direction, MediaKind, Mid};
+use str0m::net::{Protocol, Receive};
+use str0m::rtp::RtpWrite;
+use str0m::{Candidate, Event, Input, Output, Rtc};
+use wire::demux::{Kind, classify};
+
+use crate::Error;
+use crate::http::{self, Answer};
+use crate::media::{AUDIO_INTERVAL, Audio, FRAME_INTERVAL, Outgoing, Stamp, Video};
+use crate::reception::Reception;
+
+/// The largest datagram that arrives: nothing sends more than an Ethernet frame here.
+const DATAGRAM_MAX: usize = 2_000;
+
+/// Where a client joins and in whose name.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// The relay's front door, "http://host:port".
+    pub base: &'a str,
+    /// A bearer token.
+    pub token: &'a str,
+    /// The room.
+    pub room: &'a str,
+    /// The publisher's name in it.
+    pub name: &'a str,
+}
+
+/// What the client is there for.
+pub enum Role {
+    /// Sends audio and video.
+    Publisher(Publisher),
+    /// Receives both.
+    Subscriber(Subscriber),
+}
+
+/// A publisher's streams.
+pub struct Publisher {
+    /// Its video.
+    pub video: Video,
+    /// Its audio.
+    pub audio: Audio,
+    /// Times it was asked for a keyframe.
+    pub keyframe_requests: u64,
+    next_frame: Option<Instant>,
+    next_audio: Option<Instant>,
+}
+
+/// What a subscriber received.
+#[derive(Default)]
+pub struct Subscriber {
+    /// Of the video.
+    pub video: Reception,
+    /// Of the audio.
+    pub audio: Reception,
+    /// UDP payload of every RTP packet that arrived, which is what the relay bills.
+    pub rtp_bytes: u64,
+    /// How many those were.
+    pub rtp_packets: u64,
+}
+
+/// A client and its session at the relay.
+pub struct Client {
+    rtc: Rtc,
+    socket: UdpSocket,
+    local: SocketAddr,
+    epoch: Instant,
+    video: Mid,
+    audio: Mid,
+    deadline: Instant,
+    connected: bool,
+    failure: Option<String>,
+    refused_sends: u64,
+    authorization: String,
+    base: String,
+    resource: String,
+    /// What it does.
+    pub role: Role,
+}
+
+impl Client {
+    /// Joins as a publisher through WHIP. Stamps count from `epoch`.
+    pub fn publish(place: Place<'_>, epoch: Instant) -> Result<Client, Error> {
+        let role = Role::Publisher(Publisher {
+            video: Video::new(epoch),
+            audio: Audio::new(epoch),
+            keyframe_requests: 0,
+            next_frame: None,
+            next_audio: None,
+        });
+        Client::join(place, epoch, "whip", Direction::SendOnly, role)
+    }
+
+    /// Joins as a subscriber through WHEP. Latencies count from `epoch`.
+    pub fn subscribe(place: Place<'_>, epoch: Instant) -> Result<Client, Error> {
+        Client::join(
+            place,
+            epoch,
+            "whep",
+            Direction::RecvOnly,
+            Role::Subscriber(Subscriber::default()),
+        )
+    }
+
+    fn join(
+        place: Place<'_>,
+        epoch: Instant,
+        door: &str,
+        direction: Direction,
+        role: Role,
+    ) -> Result<Client, Error> {
+        let socket = StdUdpSocket::bind((local_ip(place.base)?, 0))?;
+        socket.set_nonblocking(true)?;
+        let local = socket.local_addr()?;
+        let now = Instant::now();
+        let builder = Rtc::builder()
+            .clear_codecs()
+            .enable_opus(true, false)
+            .enable_vp8(true);
+        let mut rtc = builder.set_rtp_mode(true).build(now);
+        rtc.add_local_candidate(Candidate::host(local, "udp")?);
+        let mut offer = rtc.sdp_api();
+        let audio = offer.add_media(MediaKind::Audio, direction, None, None, None);
+        let video = offer.add_media(MediaKind::Video, direction, None, None, None);
+        let (offer, pending) = offer.apply().ok_or("two new m-lines make no offer")?;
+        let authorization = format!("Bearer {}", place.token);
+        let path = format!("/{door}/{}/{}", place.room, place.name);
+        let headers = [
+            ("authorization", &authorization[..]),
+            ("content-type", "application/sdp"),
+        ];
+        let answer = http::call(place.base, "POST", &path, &headers, &offer.to_sdp_string())?;
+        let answer = answer.expect(201, &path)?;
+        let resource = answer
+            .header("location")
+            .ok_or("a 201 without Location")?
+            .to_owned();
+        let sdp = SdpAnswer::from_sdp_string(&answer.body).map_err(|e| format!("{e} in {}", answer.body))?;
+        rtc.sdp_api()
+            .accept_answer(pending, sdp)
+            .map_err(|e| format!("{e} in {}", answer.body))?;
+        let mut client = Client {
+            rtc,
+            socket: UdpSocket::from_std(socket),
+            local,
+            epoch,
+            video,
+            audio,
+            deadline: now,
+            connected: false,
+            failure: None,
+            refused_sends: 0,
+            authorization,
+            base: place.base.to_owned(),
+            resource,
+            role,
+        };
+        client.drain(Instant::now());
+        Ok(client)
+    }
+
+    /// Ends the session: DELETE on its resource.
+    pub fn leave(&self) -> Result<Answer, Error> {
+        let headers = [("authorization", &self.authorization[..])];
+        http::call(&self.base, "DELETE", &self.resource, &headers, "")
+    }
+
+    /// The session's id at the relay: the last part of its resource.
+    pub fn session(&self) -> &str {
+        self.resource.rsplit('/').next().unwrap_or_default()
+    }
+
+    /// The relay's signed receipt of this session, as a compact JWS.
+    pub fn receipt(&self) -> Result<Answer, Error> {
+        let headers = [("authorization", &self.authorization[..])];
+        http::call(
+            &self.base,
+            "GET",
+            &format!("/v1/receipts/{}", self.session()),
+            &headers,
+            "",
+        )
+    }
+
+    /// Whether ICE and DTLS are through.
+    pub fn is_connected(&self) -> bool {
+        self.connected
+    }
+
+    /// Why it cannot go on.
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
+    }
+
+    /// Datagrams that this machine did not take.
+    pub fn refused_sends(&self) -> u64 {
+        self.refused_sends
+    }
+
+    /// What it received; `None` for a publisher.
+    pub fn subscriber(&mut self) -> Option<&mut Subscriber> {
+        match &mut self.role {
+            Role::Subscriber(subscriber) => Some(subscriber),
+            Role::Publisher(_) => None,
+        }
+    }
+
+    /// What it sends; `None` for a subscriber.
+    pub fn publisher(&mut self) -> Option<&mut Publisher> {
+        match &mut self.role {
+            Role::Publisher(publisher) => Some(publisher),
+            Role::Subscriber(_) => None,
+        }
+    }
+
+    pub(crate) fn socket(&mut self) -> &mut UdpSocket {
+        &mut self.socket
+    }
+
+    /// When [`Client::handle_timeout`] is due: str0m's timers and the next media.
+    pub(crate) fn deadline(&self) -> Instant {
+        let media = match &self.role {
+            Role::Publisher(publisher) => publisher.next_frame.into_iter().chain(publisher.next_audio).min(),
+            Role::Subscriber(_) => None,
+        };
+        media.map_or(self.deadline, |media| media.min(self.deadline))
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        self.publish_due(now);
+        self.advance(now);
+    }
+
+    /// Reads the socket until it is empty.
+    pub(crate) fn handle_readable(&mut self) {
+        let mut buffer = [0; DATAGRAM_MAX];
+        loop {
+            let (len, source) = match self.socket.recv_from(&mut buffer) {
+                Ok(received) => received,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(_) => continue,
+            };
+            let datagram = &buffer[..len];
+            let now = Instant::now();
+            if let (Role::Subscriber(subscriber), Kind::Rtp) = (&mut self.role, classify(datagram)) {
+                subscriber.rtp_bytes += len as u64;
+                subscriber.rtp_packets += 1;
+            }
+            let Ok(receive) = Receive::new(Protocol::Udp, source, self.local, datagram) else {
+                continue;
+            };
+            self.handle_input(Input::Receive(now, receive));
+            self.drain(now);
+        }
+    }
+
+    /// Starts sending media. The clock of both streams starts now.
+    fn start_media(&mut self, now: Instant) {
+        if let Role::Publisher(publisher) = &mut self.role {
+            publisher.next_frame.get_or_insert(now);
+            publisher.next_audio.get_or_insert(now);
+        }
+    }
+
+    fn publish_due(&mut self, now: Instant) {
+        let Role::Publisher(publisher) = &mut self.role else {
+            return;
+        };
+        let mut due: Vec<(Mid, Outgoing)> = Vec::new();
+        while let Some(at) = publisher.next_audio.filter(|at| *at <= now) {
+            due.push((self.audio, publisher.audio.packet(now)));
+            publisher.next_audio = Some(at + AUDIO_INTERVAL);
+        }
+        while let Some(at) = publisher.next_frame.filter(|at| *at <= now) {
+            due.extend(
+                publisher
+                    .video
+                    .frame(now)
+                    .into_iter()
+                    .map(|packet| (self.video, packet)),
+            );
+            publisher.next_frame = Some(at + FRAME_INTERVAL);
+        }
+        for (mid, packet) in due {
+            self.write(mid, packet, now);
+        }
+    }
+
+    fn write(&mut self, mid: Mid, packet: Outgoing, now: Instant) {
+        let Some(pt) = self
+            .rtc
+            .media(mid)
+            .and_then(|media| media.remote_pts().first().copied())
+        else {
+            return;
+        };
+        let mut direct = self.rtc.direct_api();
+        let Some(stream) = direct.stream_tx_by_mid(mid, None) else {
+            return;
+        };
+        let Outgoing {
+            sequence_number,
+            timestamp,
+            marker,
+            payload,
+        } = packet;
+        let write = RtpWrite::new(pt, sequence_number.into(), timestamp, now, payload);
+        stream.write_rtp(write.marker(marker).nackable(mid == self.video));
+        self.advance(now);
+    }
+
+    /// Runs str0m's own timers until none is due.
+    fn advance(&mut self, now: Instant) {
+        self.drain(now);
+        // Each turn moves str0m's time to `now`, after which its next timer lies ahead; the bound is for a bug in it.
+        for _ in 0..64 {
+            if self.deadline > now || self.failure.is_some() {
+                return;
+            }
+            self.handle_input(Input::Timeout(now));
+            self.drain(now);
+        }
+        self.deadline = now + Duration::from_millis(1);
+    }
+
+    fn handle_input(&mut self, input: Input<'_>) {
+        if self.failure.is_none()
+            && let Err(error) = self.rtc.handle_input(input)
+        {
+            self.fail(error.to_string());
+        }
+    }
+
+    fn drain(&mut self, now: Instant) {
+        while self.failure.is_none() {
+            match self.rtc.poll_output() {
+                Ok(Output::Timeout(deadline)) => {
+                    self.deadline = deadline;
+                    return;
+                }
+                Ok(Output::Transmit(transmit)) => {
+                    let sent = self.socket.send_to(&transmit.contents, transmit.destination);
+                    self.refused_sends += u64::from(sent.is_err());
+                }
+                Ok(Output::Event(event)) => self.handle_event(event, now),
+                Err(error) => self.fail(error.to_string()),
+            }
+        }
+    }
+
+    fn handle_event(&mut self, event: Event, now: Instant) {
+        match (event, &mut self.role) {
+            (Event::Connected, _) => {
+                self.connected = true;
+                self.start_media(now);
+            }
+            (Event::KeyframeRequest(_), Role::Publisher(publisher)) => {
+                publisher.keyframe_requests += 1;
+                publisher.video.want_keyframe();
+            }
+            (Event::RtpPacket(packet), Role::Subscriber(subscriber)) => {
+                let Some(stamp) = Stamp::read(&packet.payload) else {
+                    return;
+                };
+                let elapsed = now.saturating_duration_since(self.epoch).as_nanos() as u64;
+                // Video is what comes in packets with a VP8 descriptor of ours; audio starts with its TOC byte.
+                match packet.payload.first() {
+                    Some(0x78) => subscriber.audio.receive(stamp, elapsed),
+                    _ => subscriber.video.receive(stamp, elapsed),
+                }
+            }
+            (Event::Closed, _) => self.fail("the relay closed the session".to_owned()),
+            _ => {}
+        }
+    }
+
+    fn fail(&mut self, why: String) {
+        self.failure = Some(why);
+        // Far enough that a failed client is not polled again.
+        self.deadline = self.epoch + Duration::from_secs(365 * 24 * 3600);
+    }
+}
+
+/// The address this machine reaches the relay from.
+fn local_ip(base: &str) -> Result<std::net::IpAddr, Error> {
+    let authority = base
+        .strip_prefix("http://")
+        .ok_or("only http:// is spoken here")?
+        .trim_end_matches('/');
+    let probe = StdUdpSocket::bind(("0.0.0.0", 0))?;
+    probe.connect(authority)?;
+    Ok(probe.local_addr()?.ip())
+}
