@@ -15,6 +15,7 @@
  */
 
 import { MilliwayError } from "./errors.js";
+import { trimOffer } from "./lines.js";
 import { Signalling } from "./signalling.js";
 import { Roster } from "./roster.js";
 
@@ -30,8 +31,6 @@ const SILENCE_MAX_MS = 7_000;
 const RETURNING = ["draining", "shutdown", "shutting-down", "restart", "capacity"];
 /** What this page sends at most; a tile is seldom larger than a quarter of a screen. */
 const VIDEO_BITRATE_MAX = 1_500_000;
-/** Codecs offered. Each costs about 200 bytes in each of up to 17 video lines, of an envelope's 64 KiB. */
-const VIDEO_CODECS = /^video\/(VP8|VP9|H264|AV1|rtx)$/i;
 
 /**
  * @typedef {"idle" | "connecting" | "connected" | "reconnecting" | "ended"} CallState
@@ -217,7 +216,7 @@ export class Call extends EventTarget {
     const pool = this.#options.pool ?? POOL;
     const received = ["audio", "video"].flatMap((kind) =>
       Array.from({ length: pool[kind] }, () => peer.addTransceiver(kind, { direction: "recvonly" })));
-    for (const line of [lines.video, ...received]) preferCodecs(line);
+    for (const line of [lines.audio, lines.video, ...received]) trimOffer(line);
     peer.onconnectionstatechange = () => generation === this.#generation && this.#watch(peer);
     await peer.setLocalDescription();
     return peer.localDescription.sdp;
@@ -346,7 +345,6 @@ export class Call extends EventTarget {
     const peer = this.#peer;
     const glare = peer.signalingState === "have-local-offer";
     await peer.setRemoteDescription({ type: "offer", sdp }); // rolls an offer of ours back
-    for (const line of peer.getTransceivers()) if (line.currentDirection === null) preferCodecs(line);
     await peer.setLocalDescription();
     await this.#signalling.send({
       type: "dsip.update", correlates: id, session: this.session,
@@ -416,12 +414,6 @@ const GOODBYES = {
   frozen: "The operator has frozen this account. Ask the operator.",
   draining: "The relay is restarting.",
 };
-
-function preferCodecs(line) {
-  if (line.receiver.track.kind !== "video") return;
-  const known = RTCRtpReceiver.getCapabilities("video")?.codecs.filter((codec) => VIDEO_CODECS.test(codec.mimeType));
-  if (known?.length) line.setCodecPreferences?.(known);
-}
 
 function typed(error) {
   return error instanceof MilliwayError ? error : new MilliwayError("relay-protocol", undefined, { cause: error });

@@ -14,10 +14,36 @@ import { MilliwayError } from "./errors.js";
  * @returns {bigint} msat
  */
 export function rate(usage, rates) {
+  return (owed(usage, rates) + 999_999_999n) / 1_000_000_000n;
+}
+
+function rateDown(usage, rates) {
+  return owed(usage, rates) / 1_000_000_000n;
+}
+
+function owed(usage, rates) {
   const [out, inward, second] = [BigInt(rates.out), BigInt(rates.in), BigInt(rates.second)];
-  const owed =
-    1000n * (BigInt(usage.bytes_out) * out + BigInt(usage.bytes_in) * inward) + BigInt(usage.nanoseconds) * second;
-  return (owed + 999_999_999n) / 1_000_000_000n;
+  return 1000n * (BigInt(usage.bytes_out) * out + BigInt(usage.bytes_in) * inward) + BigInt(usage.nanoseconds) * second;
+}
+
+/**
+ * The sum of a whole receipt, done again from its bytes, nanoseconds and terms. A recovered segment (the relay was killed
+ * and bills what had been reported) is rounded down.
+ * @param {any} receipt claims of a receipt @returns {bigint} msat
+ * @throws {MilliwayError} receipt-invalid where a segment names no terms, or costs other than its terms say
+ */
+export function auditReceipt(receipt) {
+  let total = 0n;
+  for (const segment of receipt.segments) {
+    const terms = receipt.terms.find(({ service, tariff }) => service === segment.service && tariff === segment.tariff);
+    if (!terms) throw new MilliwayError("receipt-invalid");
+    const rates = { out: terms.msat_per_megabyte_out, in: terms.msat_per_megabyte_in, second: terms.msat_per_second };
+    const [up, down] = [rate(segment, rates), rateDown(segment, rates)];
+    if (BigInt(segment.msat) !== (segment.recovered ? down : up)) throw new MilliwayError("receipt-invalid");
+    total += BigInt(segment.msat);
+  }
+  if (BigInt(receipt.msat) !== total) throw new MilliwayError("receipt-invalid");
+  return total;
 }
 
 /**

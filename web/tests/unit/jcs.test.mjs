@@ -7,9 +7,12 @@ test("the example of RFC 8785 section 3.2.2 comes out as printed there", () => {
     '{"numbers":[333333333.33333329,1E30,4.50,2e-3,0.000000000000000000000000001],' +
       '"string":"\\u20ac$\\u000F\\u000aA\'\\u0042\\u0022\\u005c\\\\\\"\\/","literals":[null,true,false]}',
   );
+  // 1E30 is beyond 2^53-1, which envelopes refuse; the rest is the RFC's.
+  assert.throws(() => canonicalize(value), TypeError);
+  value.numbers.splice(1, 1);
   assert.equal(
     canonicalize(value),
-    '{"literals":[null,true,false],"numbers":[333333333.3333333,1e+30,4.5,0.002,1e-27],"string":"€$\\u000f\\nA\'B\\"\\\\\\\\\\"/"}',
+    '{"literals":[null,true,false],"numbers":[333333333.3333333,4.5,0.002,1e-27],"string":"€$\\u000f\\nA\'B\\"\\\\\\\\\\"/"}',
   );
 });
 
@@ -21,7 +24,7 @@ test("members are sorted by UTF-16 code units (RFC 8785 section 3.2.3)", () => {
 });
 
 test("what has no single meaning is refused", () => {
-  for (const value of [NaN, Infinity, 2 ** 53, -(2 ** 53), "\ud800", "a\udc00", { "\ud800": 1 }, () => 1, 1n]) {
+  for (const value of [NaN, Infinity, 2 ** 53, 1e17, 1e300, -(2 ** 53), "\ud800", "a\udc00", { "\ud800": 1 }, () => 1, 1n]) {
     assert.throws(() => canonicalize(value), TypeError);
   }
   let deep = 0;
@@ -35,9 +38,9 @@ test("members that are undefined are left out, as JSON.stringify does", () => {
   assert.equal(canonicalize(-0), "0");
 });
 
-test("repeated members and integers that would be rounded are refused in parsing", () => {
-  assert.deepEqual(parseStrict('{"a":[{"b":"\\"x\\":1"},{"b":-12.5e3}],"c":9007199254740991}').c, 9007199254740991);
-  for (const text of ['{"a":1,"a":1}', '{"x":{"a":1,"\\u0061":1}}', '{"a":9007199254740992}', "[-9007199254740993]", "[10000000000000000000000]"]) {
+test("repeated members are refused in parsing, however they are spelled", () => {
+  assert.deepEqual(parseStrict('{"a":[{"b":"\\"x\\":1"},{"b":-12.5e3}],"c":"d\\\\"}').c, "d\\");
+  for (const text of ['{"a":1,"a":1}', '{"x":{"a":1,"\\u0061":1}}', '[{"":1,"":2}]', '{"a" : 1, "a"\t:2}']) {
     assert.throws(() => parseStrict(text), SyntaxError, text);
   }
 });

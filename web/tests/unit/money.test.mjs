@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { encode, encodeJson, utf8 } from "../../lib/base64url.js";
 import { Identity } from "../../lib/identity.js";
 import { formatMsat, formatRunway, formatSat } from "../../lib/money.js";
-import { openReceipt, rate } from "../../lib/receipt.js";
+import { auditReceipt, openReceipt, rate } from "../../lib/receipt.js";
 import { readToken } from "../../lib/token.js";
 
 test("a segment is rated exactly and rounded up once", () => {
@@ -14,6 +14,17 @@ test("a segment is rated exactly and rounded up once", () => {
   assert.equal(rate({ bytes_out: 1_000_001, bytes_in: 0, nanoseconds: 1_000_000_000 }, rates), 59n);
   const large = { out: 2 ** 40, in: 2 ** 40, second: 2 ** 40 };
   assert.equal(rate({ bytes_out: "9007199254740991", bytes_in: 0, nanoseconds: 0 }, large) > 2n ** 63n, true);
+});
+
+test("a receipt whose sum or segments are off by one msat is refused", () => {
+  const terms = [{ service: "sfu", tariff: "sfu-1", msat_per_megabyte_out: 50, msat_per_megabyte_in: 0, msat_per_second: 8 }];
+  const segment = { service: "sfu", tariff: "sfu-1", bytes_out: 1_000_001, bytes_in: 9, nanoseconds: 1_000_000_000, msat: 59 };
+  const receipt = { terms, segments: [segment, { ...segment, recovered: true, msat: 58 }], msat: 117 };
+  assert.equal(auditReceipt(receipt), 117n);
+  const refused = { slug: "receipt-invalid" };
+  assert.throws(() => auditReceipt({ ...receipt, msat: 118 }), refused);
+  assert.throws(() => auditReceipt({ ...receipt, segments: [{ ...segment, msat: 58 }], msat: 58 }), refused);
+  assert.throws(() => auditReceipt({ ...receipt, terms: [] }), refused);
 });
 
 test("amounts keep every msat", () => {
