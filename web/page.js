@@ -183,8 +183,7 @@ function listen(current) {
   current.addEventListener("state", ({ detail }) => {
     if (detail.state === "ended") return;
     showState(detail.state);
-    if (detail.state === "connected") (hideReconnecting(), draw());
-    if (detail.state === "reconnecting") draw();
+    draw();
   });
   current.addEventListener("notice", ({ detail }) => {
     if (detail.kind === "attempt") $("connection").textContent = `Connection lost. Reconnecting, attempt ${detail.attempt} of ${detail.of}…`;
@@ -231,10 +230,6 @@ function announceChange(names) {
   present = names;
   const words = [...came.map((name) => `${name} joined.`), ...left.map((name) => `${name} left.`)];
   if (words.length && call?.state === "connected") announce(words.join(" "));
-}
-
-function hideReconnecting() {
-  if (document.body.dataset.state === "connected") hideProblem();
 }
 
 function draw() {
