@@ -1,0 +1,154 @@
+//! What the TURN cores of all shards must agree on: which relayed ports are taken, how many allocations each account
+//! has, which accounts have a call in our SFU.
+//!
+//! Ports are bits that are read per packet without a lock. The counts are behind a lock that only Allocate, the end of
+//! an allocation and the opening of a call take.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+const WORDS: usize = (u16::MAX as usize + 1) / 64;
+
+/// Shared by all shards of a node.
+pub struct Census {
+    relayed: [AtomicU64; WORDS],
+    accounts: Mutex<Accounts>,
+}
+
+#[derive(Default)]
+struct Accounts {
+    allocations: HashMap<Box<str>, usize>,
+    allocations_total: usize,
+    calls: HashMap<Box<str>, usize>,
+}
+
+impl Census {
+    /// Nothing yet.
+    pub fn new() -> Self {
+        Self {
+            relayed: std::array::from_fn(|_| AtomicU64::new(0)),
+            accounts: Mutex::default(),
+        }
+    }
+
+    /// True if this port is one of our relayed ports.
+    pub fn is_relayed(&self, port: u16) -> bool {
+        let (word, bit) = place(port);
+        self.relayed[word].load(Ordering::Relaxed) & bit != 0
+    }
+
+    /// A session of this account was opened in the SFU.
+    pub fn call_opened(&self, account: &str) {
+        *self.accounts().calls.entry(account.into()).or_default() += 1;
+    }
+
+    /// It was closed.
+    pub fn call_closed(&self, account: &str) {
+        release(&mut self.accounts().calls, account);
+    }
+
+    pub(crate) fn has_call(&self, account: &str) -> bool {
+        self.accounts().calls.contains_key(account)
+    }
+
+    /// Takes a port; false if it is taken.
+    pub(crate) fn take_port(&self, port: u16) -> bool {
+        let (word, bit) = place(port);
+        self.relayed[word].fetch_or(bit, Ordering::Relaxed) & bit == 0
+    }
+
+    pub(crate) fn free_port(&self, port: u16) {
+        let (word, bit) = place(port);
+        self.relayed[word].fetch_and(!bit, Ordering::Relaxed);
+    }
+
+    /// Counts one more allocation.
+    pub(crate) fn enter(&self, account: &str, account_max: usize, total_max: usize) -> Result<(), Full> {
+        let mut accounts = self.accounts();
+        if accounts.allocations_total >= total_max {
+            return Err(Full::Node);
+        }
+        let count = accounts.allocations.get(account).copied().unwrap_or_default();
+        if count >= account_max {
+            return Err(Full::Account);
+        }
+        accounts.allocations.insert(account.into(), count + 1);
+        accounts.allocations_total += 1;
+        Ok(())
+    }
+
+    pub(crate) fn leave(&self, account: &str) {
+        let mut accounts = self.accounts();
+        accounts.allocations_total = accounts.allocations_total.saturating_sub(1);
+        release(&mut accounts.allocations, account);
+    }
+
+    // Every critical section leaves the counts consistent, so a panic elsewhere does not spoil them.
+    fn accounts(&self) -> MutexGuard<'_, Accounts> {
+        self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for Census {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Which limit was hit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Full {
+    Account,
+    Node,
+}
+
+fn place(port: u16) -> (usize, u64) {
+    (usize::from(port) / 64, 1 << (port % 64))
+}
+
+fn release(counts: &mut HashMap<Box<str>, usize>, account: &str) {
+    if let Some(count) = counts.get_mut(account) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(account);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_taken_once() {
+        let census = Census::new();
+        assert!(census.take_port(65_535));
+        assert!(!census.take_port(65_535));
+        assert!(census.is_relayed(65_535) && !census.is_relayed(65_534));
+        census.free_port(65_535);
+        assert!(!census.is_relayed(65_535));
+    }
+
+    #[test]
+    fn allocations_are_counted_per_account_and_per_node() {
+        let census = Census::new();
+        assert_eq!(census.enter("a", 1, 2), Ok(()));
+        assert_eq!(census.enter("a", 1, 2), Err(Full::Account));
+        assert_eq!(census.enter("b", 1, 2), Ok(()));
+        assert_eq!(census.enter("c", 1, 2), Err(Full::Node));
+        census.leave("a");
+        assert_eq!(census.enter("c", 1, 2), Ok(()));
+    }
+
+    #[test]
+    fn an_account_has_a_call_until_its_last_session_closes() {
+        let census = Census::new();
+        census.call_opened("a");
+        census.call_opened("a");
+        census.call_closed("a");
+        assert!(census.has_call("a"));
+        census.call_closed("a");
+        assert!(!census.has_call("a"));
+    }
+}

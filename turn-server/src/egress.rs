@@ -1,0 +1,75 @@
+//! The last stage: what leaves, and from which socket.
+
+use std::net::{IpAddr, SocketAddr};
+
+use metering::Direction;
+use wire::channel_data::{self, ChannelNumber};
+use wire::stun::{Builder, Class, Method, TransactionId};
+
+use crate::allocation::AllocationKey;
+use crate::discard::Discard;
+
+/// Bytes that a datagram from a peer must have before it, to be overwritten with the ChannelData header.
+pub const HEADROOM: usize = channel_data::HEADER_LEN;
+
+/// Which socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// The TURN server's own port.
+    Listener,
+    /// The relayed port of an allocation.
+    Relay(AllocationKey),
+}
+
+/// One datagram to send.
+#[derive(Clone, Copy, Debug)]
+pub struct Transmit<'a> {
+    /// Which socket.
+    pub via: Via,
+    /// Where to.
+    pub destination: SocketAddr,
+    /// The local address to leave from: the one the client hit.
+    pub source: Option<IpAddr>,
+    /// The datagram.
+    pub contents: &'a [u8],
+    /// What was charged for it, to give back when the kernel refuses.
+    pub charged: Option<Charged>,
+}
+
+/// A charge that [`crate::TurnServer::give_back`] can undo.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Charged {
+    /// Whose allowance.
+    pub allocation: AllocationKey,
+    /// Which way.
+    pub direction: Direction,
+    /// Application bytes.
+    pub bytes: u64,
+}
+
+/// Writes the ChannelData header into the headroom; the whole of `packet` is then the message.
+pub(crate) fn channel_data(packet: &mut [u8], number: ChannelNumber) -> Result<(), Discard> {
+    let len = packet
+        .len()
+        .checked_sub(HEADROOM)
+        .and_then(|len| u16::try_from(len).ok())
+        .ok_or(Discard::Oversize)?;
+    let header = packet.first_chunk_mut().ok_or(Discard::Oversize)?;
+    channel_data::write_header(header, number, len);
+    Ok(())
+}
+
+/// A Data indication (RFC 8656 section 11.3), for a peer without a channel; its length. Copies the data: a client that
+/// cares for speed binds a channel.
+pub(crate) fn data_indication(
+    buffer: &mut [u8],
+    id: TransactionId,
+    peer: SocketAddr,
+    data: &[u8],
+) -> Result<usize, Discard> {
+    Builder::new(buffer, Class::Indication, Method::DATA, id)
+        .xor_peer_address(peer)
+        .data(data)
+        .finish()
+        .map_err(|_| Discard::Oversize)
+}

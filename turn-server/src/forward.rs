@@ -1,0 +1,158 @@
+//! The third stage: from a client's channel or indication to a peer, and from a peer to its client's channel or
+//! indication. A packet that comes from a relayed port of ours is relayed like any other, to a client, and clients are
+//! never at relayed ports: so it passes at most one more.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use metering::Direction;
+use rand::Rng;
+use wire::channel_data::ChannelData;
+use wire::stun::{AttributeType, Message, TransactionId};
+
+use crate::admit::KNOWN;
+use crate::allocation::{AllocationKey, FiveTuple};
+use crate::discard::Discard;
+use crate::egress::{self, Charged, HEADROOM, Transmit, Via};
+use crate::server::TurnServer;
+
+/// A packet on its way to a client.
+pub(crate) struct Outgoing {
+    pub(crate) five_tuple: FiveTuple,
+    /// The length of the Data indication written for it; none where it goes out as it lies, behind a ChannelData header.
+    pub(crate) indication: Option<usize>,
+    pub(crate) charged: Charged,
+}
+
+impl TurnServer {
+    /// ChannelData from a client (RFC 8656 section 12.5).
+    pub(crate) fn channel_data<'a>(
+        &mut self,
+        now: Instant,
+        five_tuple: &FiveTuple,
+        message: ChannelData<'a>,
+    ) -> Result<Transmit<'a>, Discard> {
+        let (key, allocation) = self
+            .allocations
+            .of_client(five_tuple)
+            .ok_or(Discard::NoAllocation)?;
+        let peer = allocation
+            .channels
+            .peer(message.number, now)
+            .ok_or(Discard::NoChannel)?;
+        self.to_peer(now, key, peer, message.data)
+    }
+
+    /// A Send indication from a client (RFC 8656 section 11.2).
+    pub(crate) fn send_indication<'a>(
+        &mut self,
+        now: Instant,
+        five_tuple: &FiveTuple,
+        message: &Message<'a>,
+    ) -> Result<Transmit<'a>, Discard> {
+        let key = self.allocations.key_of(five_tuple).ok_or(Discard::NoAllocation)?;
+        // DONT-FRAGMENT is unknown to us, and an indication with what is unknown is discarded.
+        if message.unknown_required(KNOWN).next().is_some() {
+            return Err(Discard::UnexpectedStun);
+        }
+        let peer = message.xor_peer_address().ok_or(Discard::MalformedStun)?;
+        let data = message
+            .attribute(AttributeType::DATA)
+            .ok_or(Discard::MalformedStun)?;
+        self.to_peer(now, key, peer, data)
+    }
+
+    /// The payload goes out as it came in: not even looked at.
+    fn to_peer<'a>(
+        &mut self,
+        now: Instant,
+        key: AllocationKey,
+        peer: SocketAddr,
+        data: &'a [u8],
+    ) -> Result<Transmit<'a>, Discard> {
+        let allocation = self
+            .allocations
+            .get_mut(key)
+            .filter(|a| a.is_open())
+            .ok_or(Discard::NoAllocation)?;
+        if !allocation.permissions.allows(peer.ip(), now) {
+            return Err(Discard::NoPermission);
+        }
+        let kind = self
+            .config
+            .policy
+            .admit_permitted(peer, &self.census)
+            .map_err(|_| Discard::PeerDenied)?;
+        let (direction, bytes) = (Direction::FromClient, data.len() as u64);
+        allocation.charge(&self.config, kind, direction, bytes, now, &mut self.events)?;
+        self.counters.packets_from_client += 1;
+        self.counters.bytes_from_client += bytes;
+        let charged = Some(Charged {
+            allocation: key,
+            direction,
+            bytes,
+        });
+        Ok(Transmit {
+            via: Via::Relay(key),
+            destination: peer,
+            source: None,
+            contents: data,
+            charged,
+        })
+    }
+
+    /// `packet` is [`HEADROOM`] bytes and then what a peer sent.
+    pub(crate) fn to_client(
+        &mut self,
+        now: Instant,
+        key: AllocationKey,
+        peer: SocketAddr,
+        packet: &mut [u8],
+    ) -> Result<Outgoing, Discard> {
+        if peer.port() == 0 {
+            return Err(Discard::SourcePortZero);
+        }
+        let data = packet.get(HEADROOM..).ok_or(Discard::Oversize)?;
+        let allocation = self
+            .allocations
+            .get_mut(key)
+            .filter(|a| a.is_open())
+            .ok_or(Discard::NoAllocation)?;
+        if !allocation.permissions.allows(peer.ip(), now) {
+            return Err(Discard::NoPermission);
+        }
+        let kind = self
+            .config
+            .policy
+            .admit_permitted(peer, &self.census)
+            .map_err(|_| Discard::PeerDenied)?;
+        let (direction, bytes) = (Direction::ToClient, data.len() as u64);
+        // Headers before money: what cannot be sent is not paid for.
+        let indication = match allocation.channels.number(peer, now) {
+            Some(number) => egress::channel_data(packet, number).map(|()| None)?,
+            None => {
+                let mut id = [0; 12];
+                self.rng.fill_bytes(&mut id);
+                Some(egress::data_indication(
+                    &mut self.reply,
+                    TransactionId(id),
+                    peer,
+                    data,
+                )?)
+            }
+        };
+        allocation.charge(&self.config, kind, direction, bytes, now, &mut self.events)?;
+        self.counters.packets_to_client += 1;
+        self.counters.bytes_to_client += bytes;
+        let charged = Charged {
+            allocation: key,
+            direction,
+            bytes,
+        };
+        Ok(Outgoing {
+            five_tuple: allocation.five_tuple,
+            indication,
+            charged,
+        })
+    }
+}
