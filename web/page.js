@@ -63,8 +63,8 @@ function showState(state) {
 function explain(error) {
   if (error.slug === "balance-exhausted") {
     showProblem(error.message, { label: "Top up", act: topUp });
-  } else if (error.slug === "name-taken") {
-    showProblem(`${error.message} Choose another name.`);
+  } else if (error.slug === "name-taken" || error.slug === "bad-name") {
+    showProblem(error.message);
     $("name").focus();
     $("name").select();
   } else {
@@ -187,6 +187,7 @@ function listen(current) {
   });
   current.addEventListener("notice", ({ detail }) => {
     if (detail.kind === "attempt") $("connection").textContent = `Connection lost. Reconnecting, attempt ${detail.attempt} of ${detail.of}…`;
+    if (detail.kind === "draining") announce("The relay restarts in a moment. The call comes back by itself.");
     if (detail.kind === "error") explain(detail.error);
   });
   current.addEventListener("participants", ({ detail }) => {

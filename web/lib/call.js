@@ -11,7 +11,12 @@
  *
  * Loss: when the relay or the path is gone, the whole call is set up anew with the same tracks, a bounded number of times.
  *
- * Events (all CustomEvent): "state", "participants", "balance", "notice", "ended"; see the methods that send them.
+ * Events (all CustomEvent, what they carry in `detail`):
+ * - "state" {state, error?}: idle, connecting, connected, reconnecting, ended
+ * - "participants": the list of everyone else, each with name, audio, video and stream
+ * - "balance" {available_msat, runway_seconds, step, burn_msat_per_second, stepChanged}
+ * - "notice" {kind: "attempt", attempt, of} | {kind: "draining", seconds} | {kind: "error", error}
+ * - "ended" {error?, reason?}: for good; without an error the call was left from here
  */
 
 import { MilliwayError } from "./errors.js";
@@ -27,8 +32,10 @@ const BACKOFF_MS = [300, 700, 1500, 3000, 5000, 8000, 8000, 8000];
 const MEDIA_TIMEOUT_MS = 12_000;
 /** ICE reports "disconnected" for a lost packet or two as well; this long is more than that. */
 const SILENCE_MAX_MS = 7_000;
-/** A relay that leaves with one of these is expected back; any other goodbye is meant. */
-const RETURNING = ["draining", "shutdown", "shutting-down", "restart", "capacity"];
+/** After one of these goodbyes the call comes back by itself; any other is meant. */
+const RETURNING = ["draining", "connection-lost", "slow-client", "internal"];
+/** Goodbyes that mean: the relay is there, but media does not reach it. */
+const UNREACHABLE = ["setup-timeout", "handshake-failed"];
 /** What this page sends at most; a tile is seldom larger than a quarter of a screen. */
 const VIDEO_BITRATE_MAX = 1_500_000;
 
@@ -309,6 +316,7 @@ export class Call extends EventTarget {
     if (changes.offer) await this.#accept(changes.offer, envelope.id);
     if (changes.answer) await this.#conclude(changes.answer);
     if (changes.balance) this.#account(changes.balance);
+    if (changes.draining) this.#send("notice", { kind: "draining", seconds: changes.draining.seconds });
     const moved = [
       changes.tracks && this.#roster.setTracks(changes.tracks),
       changes.participants && this.#roster.setPeople(changes.participants, this.name),
@@ -317,11 +325,11 @@ export class Call extends EventTarget {
   }
 
   async #goodbye(reason, detail) {
-    const slug = reason.split(":").pop() || "hangup";
-    const error = new MilliwayError(slug, detail || GOODBYES[slug]);
-    if (RETURNING.includes(slug) && this.state === "connected") return void this.#lost(error);
-    if (this.state === "connected") await this.#end(error);
-    else this.#abort?.(error);
+    const word = reason.split(":").pop() || "hangup";
+    const error = UNREACHABLE.includes(word) ? new MilliwayError("media-unreachable") : new MilliwayError(word, detail || GOODBYES[word]);
+    if (this.state !== "connected") this.#abort?.(error);
+    else if (RETURNING.includes(word)) this.#lost(error);
+    else await this.#end(error);
   }
 
   #account(economics) {
@@ -408,11 +416,14 @@ export class Call extends EventTarget {
 
 /** Sentences for goodbyes that come without one. */
 const GOODBYES = {
+  hangup: "The relay ended the call.",
   "balance-exhausted": "The balance is used up, so the relay ended the call. Top up to join again.",
-  "payment-exhausted": "The balance is used up, so the relay ended the call. Top up to join again.",
   replaced: "You joined this room under the same name from another page; the call goes on there.",
-  frozen: "The operator has frozen this account. Ask the operator.",
+  denied: "The operator has stopped this account or token. Ask the operator.",
   draining: "The relay is restarting.",
+  "connection-lost": "The connection to the relay was lost.",
+  "slow-client": "This device could not keep up with the relay.",
+  internal: "The relay had a fault of its own.",
 };
 
 function typed(error) {

@@ -150,7 +150,7 @@ test("without a camera the microphone is used, and the page says so", async () =
 });
 
 const REFUSALS = [
-  ["name-taken", "Somebody else has the name Ada here.", /Choose another name/, "name"],
+  ["name-taken", "Somebody else in this room has that name; choose another one.", /choose another one/, "name"],
   ["balance-exhausted", "The balance does not cover five seconds of sound.", /does not cover/, null],
   ["room-forbidden", "The token does not open this room.", /does not open this room/, null],
   ["relay-gone", undefined, /does not answer/, null],
