@@ -1,2 +1,32 @@
-//! The milliway program.
-fn main() {}
+//! The `milliway` program: a media relay that gets paid.
+//!
+//! Everything here is the control plane, on tokio: command line, configuration, the front door (HTTP, WHIP, WHEP,
+//! DSIP over WebSocket), the cashier in front of the ledger, and the shards that carry the packets, which are plain
+//! threads that run the sans-IO cores.
+
+mod cashier;
+mod cli;
+mod addresses;
+mod clock;
+mod config;
+mod data;
+mod dev;
+mod http;
+mod join;
+mod money;
+mod names;
+mod registry;
+mod relay;
+mod renegotiation;
+mod rooms;
+mod session;
+mod shard;
+mod start;
+mod turn_access;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> std::process::ExitCode {
+    cli::run()
+}

@@ -1,0 +1,431 @@
+//! What an operator may set: TOML, one table of keys, each with its type, default and meaning in one place
+//! (`settings!` below). `deploy/milliway.example.toml` is that table written out, and a test holds the two
+//! together. Every key can be overridden by `MILLIWAY_SECTION__KEY`. Unknown keys, wrong types and values out
+//! of range are all reported at once, each with its line.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use identity::Did;
+use toml::de::{DeTable, DeValue};
+
+/// A mistake in a configuration, with the place an operator has to look at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Mistake {
+    /// `FILE:LINE` or the name of the environment variable.
+    pub(crate) place: String,
+    /// What is wrong and what would be right.
+    pub(crate) what: String,
+}
+
+impl std::fmt::Display for Mistake {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.place, self.what)
+    }
+}
+
+/// A type that a configuration value can have.
+trait Setting: Sized {
+    fn read(value: &DeValue<'_>) -> Result<Self, String>;
+    fn write(&self) -> String;
+}
+
+impl Setting for bool {
+    fn read(value: &DeValue<'_>) -> Result<bool, String> {
+        value.as_bool().ok_or_else(|| "must be true or false".into())
+    }
+    fn write(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Setting for u64 {
+    fn read(value: &DeValue<'_>) -> Result<u64, String> {
+        let wrong = || "must be an integer of 0 or more, like 42 or 1_000".to_owned();
+        let integer = value.as_integer().ok_or_else(wrong)?;
+        u64::from_str_radix(integer.as_str(), integer.radix()).map_err(|_| wrong())
+    }
+    fn write(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Setting for String {
+    fn read(value: &DeValue<'_>) -> Result<String, String> {
+        Ok(value.as_str().ok_or("must be a text in quotes")?.to_owned())
+    }
+    fn write(&self) -> String {
+        toml::Value::from(self.as_str()).to_string()
+    }
+}
+
+/// Settings that are written as a text in quotes.
+macro_rules! text_setting {
+    ($($type:ty: $wanted:literal, $read:expr, $write:expr;)*) => {$(
+        impl Setting for $type {
+            fn read(value: &DeValue<'_>) -> Result<$type, String> {
+                let read: fn(&str) -> Option<$type> = $read;
+                value.as_str().and_then(read).ok_or_else(|| format!("must be {}", $wanted))
+            }
+            fn write(&self) -> String {
+                let write: fn(&$type) -> String = $write;
+                write(self).write()
+            }
+        }
+    )*};
+}
+
+text_setting! {
+    SocketAddr: "an address and port in quotes, like \"127.0.0.1:8080\" or \"[::]:8080\"",
+        |text| text.parse().ok(), ToString::to_string;
+    IpAddr: "an IP address in quotes, like \"203.0.113.5\"", |text| text.parse().ok(), ToString::to_string;
+    PathBuf: "a path in quotes", |text| (!text.is_empty()).then(|| text.into()), |path| path.display().to_string();
+    Did: "a DID in quotes, like \"did:key:z6Mk...\"", |text| text.parse().ok(), |did| did.as_str().to_owned();
+}
+
+impl<T: Setting> Setting for Vec<T> {
+    fn read(value: &DeValue<'_>) -> Result<Vec<T>, String> {
+        let list = value.as_array().ok_or("must be a list in brackets")?;
+        list.iter().map(|item| T::read(item.get_ref()).map_err(|wrong| format!("each entry {wrong}"))).collect()
+    }
+    fn write(&self) -> String {
+        format!("[{}]", self.iter().map(Setting::write).collect::<Vec<_>>().join(", "))
+    }
+}
+
+/// One key of the table, for `--help`-like listings and for the example file.
+pub(crate) struct Key {
+    /// The section it stands in.
+    pub(crate) section: &'static str,
+    /// Its name.
+    pub(crate) name: &'static str,
+    /// What it means.
+    pub(crate) meaning: &'static str,
+    /// Its default, as TOML.
+    pub(crate) default: String,
+}
+
+macro_rules! settings {
+    ($($(#[doc = $about:literal])+ $section:ident: $struct:ident {
+        $($(#[doc = $meaning:literal])+ $key:ident: $type:ty = $default:expr $(, in $range:expr)?;)*
+    })*) => {
+        /// Everything an operator may set.
+        #[derive(Debug, Clone, Default)]
+        pub(crate) struct Config {
+            $($(#[doc = $about])+ pub(crate) $section: $struct,)*
+        }
+        $(
+            $(#[doc = $about])+
+            #[derive(Debug, Clone)]
+            pub(crate) struct $struct {
+                $($(#[doc = $meaning])+ pub(crate) $key: $type,)*
+            }
+            impl Default for $struct {
+                fn default() -> $struct {
+                    $struct { $($key: $default,)* }
+                }
+            }
+        )*
+        impl Config {
+            /// Sets one key. The error says what the value must be.
+            fn set(&mut self, section: &str, key: &str, value: &DeValue<'_>) -> Result<(), String> {
+                match (section, key) {
+                    $($((stringify!($section), stringify!($key)) => {
+                        let value = <$type as Setting>::read(value)?;
+                        $(if !($range).contains(&value) {
+                            return Err(format!("must be within {:?}", $range));
+                        })?
+                        self.$section.$key = value;
+                        Ok(())
+                    })*)*
+                    _ if Config::sections().contains(&section) => Err(format!(
+                        "no such key in [{section}]; it has {}",
+                        Config::keys().iter().filter(|k| k.section == section).map(|k| k.name)
+                            .collect::<Vec<_>>().join(", ")
+                    )),
+                    _ => Err(format!("no such section; there are {}", Config::sections().join(", "))),
+                }
+            }
+            /// The sections, in the order of the example file.
+            fn sections() -> &'static [&'static str] {
+                &[$(stringify!($section)),*]
+            }
+            /// What each section is about.
+            #[cfg(test)]
+            fn about(section: &str) -> &'static str {
+                match section {
+                    $(stringify!($section) => concat!($($about),+).trim(),)*
+                    _ => "",
+                }
+            }
+            /// Every key with its meaning and default.
+            pub(crate) fn keys() -> Vec<Key> {
+                let config = Config::default();
+                vec![$($(Key {
+                    section: stringify!($section),
+                    name: stringify!($key),
+                    meaning: concat!($($meaning),+).trim(),
+                    default: Setting::write(&config.$section.$key),
+                },)*)*]
+            }
+        }
+    };
+}
+
+/// A port on this machine only, as `dev` has them.
+fn local(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+/// Rates stay below this so that rating never overflows u128 (money rule 1).
+const RATE_MAX: u64 = 1 << 40;
+/// Balances stay below this so that every JSON reader can hold them exactly (money rule 1).
+const BALANCE_MAX: u64 = (1 << 53) - 1;
+
+settings! {
+    /// The process as a whole.
+    relay: Relay {
+        /// Folder of everything that must survive a restart: keys, ledger, admin token. Made with mode 0700.
+        data: PathBuf = "./milliway-data".into();
+        /// Threads that relay media, each with its own sockets. 0 means one for each processor.
+        shards: u64 = 0, in 0..=64;
+        /// After SIGTERM, sessions have this long to end by themselves. A second SIGTERM ends them at once.
+        drain_seconds: u64 = 30, in 0..=3600;
+    }
+    /// The front door: pages, API, WHIP, WHEP and the DSIP WebSocket.
+    http: Http {
+        /// Where it listens. Port 0 means any free port.
+        listen: SocketAddr = local(8080);
+        /// The address clients know this relay by, without a final slash; proofs are checked against it. Empty means http:// and the address it listens on.
+        public_url: String = String::new();
+        /// Connections open at the same time; further ones wait in the kernel's queue.
+        connections_max: u64 = 4096, in 1..=1_000_000;
+        /// Connections open at the same time from one IPv4 address or IPv6 /56.
+        connections_per_source_max: u64 = 256, in 1..=1_000_000;
+        /// A client has this long to send its request head, and again for its body.
+        request_timeout_seconds: u64 = 10, in 1..=300;
+        /// Calls a second that one IPv4 address or IPv6 /56 may make, in the long run. Pages and /healthz are not counted.
+        requests_per_second: u64 = 50, in 1..=1_000_000;
+        /// Calls that one source may make at once before the rate above applies.
+        requests_burst: u64 = 200, in 1..=1_000_000;
+    }
+    /// Group calls.
+    sfu: Sfu {
+        /// The UDP port of all calls. Port 0 means any free port.
+        listen: SocketAddr = local(5004);
+        /// Addresses put into ICE candidates. Empty means the address it listens on, and for a wildcard every usable address of this machine.
+        advertise: Vec<IpAddr> = Vec::new();
+        /// Sessions at the same time on this node.
+        sessions_max: u64 = 10_000, in 1..=10_000_000;
+        /// Sessions at the same time of one account.
+        sessions_per_account_max: u64 = 32, in 1..=10_000;
+    }
+    /// Relaying for clients that a NAT blocks.
+    turn: Turn {
+        /// The UDP port of the TURN server. Port 0 means any free port.
+        listen: SocketAddr = local(3478);
+        /// Addresses put into XOR-RELAYED-ADDRESS and iceServers. Empty means the address it listens on, and for a wildcard every usable address of this machine.
+        advertise: Vec<IpAddr> = Vec::new();
+        /// How long a username from /v1/turn/credentials can make new allocations.
+        credential_ttl_seconds: u64 = 600, in 30..=86_400;
+        /// Usernames valid at the same time for one account.
+        credentials_per_account_max: u64 = 32, in 1..=10_000;
+        /// Let clients reach peers on this machine's loopback addresses. `dev` turns it on, so that everything works on one machine; never do so in production.
+        allow_loopback_peers: bool = false;
+    }
+    /// DSIP over QUIC. Not built yet: nothing listens there.
+    quic: Quic {
+        /// Where it will listen.
+        listen: SocketAddr = local(4433);
+    }
+    /// Who may come in.
+    auth: Auth {
+        /// DIDs of the issuers whose relay tokens are accepted. `dev` adds its own issuer.
+        issuers: Vec<Did> = Vec::new();
+        /// Accept tokens marked `bearer`, which work without a proof of possession. `dev` turns it on.
+        allow_bearer: bool = false;
+        /// Calls with a body must prove the body as well (claim `bdh`), so that no proxy can change it.
+        require_body_hash: bool = true;
+        /// The longest `exp - iat` of a relay token.
+        token_lifetime_max_seconds: u64 = 86_400, in 60..=31_536_000;
+        /// How far clocks may be apart.
+        leeway_seconds: u64 = 30, in 0..=300;
+    }
+    /// Prices, in msat. 1 MB is 1,000,000 bytes; out is to the client, in is from the client (TURN: to the peer).
+    tariff: Tariff {
+        /// Name of the SFU's tariff.
+        sfu_id: String = "sfu-1".into();
+        /// SFU, each megabyte to the client.
+        sfu_msat_per_megabyte_out: u64 = 50, in 0..=RATE_MAX;
+        /// SFU, each megabyte from the client.
+        sfu_msat_per_megabyte_in: u64 = 0, in 0..=RATE_MAX;
+        /// SFU, each second.
+        sfu_msat_per_second: u64 = 8, in 0..=RATE_MAX;
+        /// Name of TURN's tariff.
+        turn_id: String = "turn-1".into();
+        /// TURN, each megabyte to the client.
+        turn_msat_per_megabyte_out: u64 = 50, in 0..=RATE_MAX;
+        /// TURN, each megabyte to the peer.
+        turn_msat_per_megabyte_in: u64 = 50, in 0..=RATE_MAX;
+        /// TURN, each second.
+        turn_msat_per_second: u64 = 2, in 0..=RATE_MAX;
+        /// Announced prices hold this long.
+        valid_seconds: u64 = 86_400, in 660..=31_536_000;
+    }
+    /// What happens as a balance runs low, by how many seconds it would last at full quality.
+    ladder: Ladder {
+        /// Below this the client is warned.
+        warned_below_seconds: u64 = 120, in 1..=86_400;
+        /// Below this video is reduced.
+        reduced_below_seconds: u64 = 60, in 1..=86_400;
+        /// Below this only audio is relayed.
+        audio_only_below_seconds: u64 = 20, in 1..=86_400;
+        /// A step is left upwards above this many percent of its threshold ...
+        rise_percent: u64 = 150, in 100..=1_000;
+        /// ... held for this long. After a top-up at once.
+        rise_seconds: u64 = 5, in 0..=600;
+        /// At zero, media is paused this long for a top-up to arrive before the session ends.
+        held_seconds: u64 = 60, in 0..=600;
+        /// An account is held at most once in this time; the next time it ends at once.
+        held_interval_seconds: u64 = 600, in 0..=86_400;
+        /// SFU video while reduced, bits a second for each subscriber.
+        sfu_reduced_bits_per_second: u64 = 300_000, in 50_000..=100_000_000;
+        /// TURN while reduced, bits a second each way.
+        turn_reduced_bits_per_second: u64 = 400_000, in 50_000..=100_000_000;
+        /// TURN while audio only, bits a second each way.
+        turn_audio_only_bits_per_second: u64 = 128_000, in 16_000..=100_000_000;
+        /// TURN while limited, the largest burst in bytes.
+        turn_burst_bytes: u64 = 16_000, in 1_500..=10_000_000;
+    }
+    /// Rooms.
+    room: Room {
+        /// Video codecs a publisher is answered with, the first that it offers; `*` is whatever it offers first.
+        video_codecs: Vec<String> = vec!["VP8".into(), "H264".into(), "*".into()];
+        /// Members of one room, publishers and subscribers together.
+        members_max: u64 = 64, in 2..=64;
+        /// Rooms at the same time on this node.
+        rooms_max: u64 = 10_000, in 1..=1_000_000;
+    }
+    /// Only for `milliway dev`.
+    dev: Dev {
+        /// The largest balance that the faucet gives in one token.
+        faucet_balance_max_msat: u64 = 1_000_000_000, in 0..=BALANCE_MAX;
+        /// How long a token from the faucet is valid.
+        faucet_ttl_seconds: u64 = 3600, in 60..=86_400;
+    }
+}
+
+impl Config {
+    /// Reads a file and the environment over the defaults, and says every mistake at once.
+    ///
+    /// # Errors
+    /// All mistakes found, in the order of the file, then of the environment.
+    pub(crate) fn load(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Config, Vec<Mistake>> {
+        let mut config = Config::default();
+        let mut mistakes = Vec::new();
+        if let Some(path) = file {
+            let name = path.display().to_string();
+            match std::fs::read_to_string(path) {
+                Ok(text) => config.read(&name, &text, &mut mistakes),
+                Err(error) => mistakes.push(Mistake { place: name, what: format!("cannot be read: {error}") }),
+            }
+        }
+        config.read_environment(environment, &mut mistakes);
+        config.check(file.map_or("configuration".into(), |path| path.display().to_string()), &mut mistakes);
+        if mistakes.is_empty() { Ok(config) } else { Err(mistakes) }
+    }
+
+    fn read(&mut self, name: &str, text: &str, mistakes: &mut Vec<Mistake>) {
+        let line = |at: usize| 1 + text.as_bytes().iter().take(at).filter(|byte| **byte == b'\n').count();
+        let (document, errors) = DeTable::parse_recoverable(text);
+        for error in errors {
+            let place = format!("{name}:{}", error.span().map_or(1, |span| line(span.start)));
+            mistakes.push(Mistake { place, what: error.message().to_owned() });
+        }
+        let mut found = Vec::new();
+        for (section, content) in document.get_ref() {
+            let Some(table) = content.get_ref().as_table() else {
+                let what = format!("`{}` stands outside a section", section.get_ref());
+                found.push((line(section.span().start), what));
+                continue;
+            };
+            let section_name = section.get_ref().as_ref();
+            if !Config::sections().contains(&section_name) {
+                let wrong = self.set(section_name, "", &DeValue::Boolean(true));
+                let what = format!("[{section_name}]: {}", wrong.err().unwrap_or_default());
+                found.push((line(section.span().start), what));
+                continue;
+            }
+            for (key, value) in table {
+                if let Err(wrong) = self.set(section_name, key.get_ref(), value.get_ref()) {
+                    found.push((line(key.span().start), format!("{section_name}.{}: {wrong}", key.get_ref())));
+                }
+            }
+        }
+        found.sort();
+        let placed = found.into_iter().map(|(line, what)| Mistake { place: format!("{name}:{line}"), what });
+        mistakes.extend(placed);
+    }
+
+    fn read_environment(
+        &mut self,
+        environment: impl IntoIterator<Item = (String, String)>,
+        mistakes: &mut Vec<Mistake>,
+    ) {
+        for (variable, text) in environment {
+            let Some((section, key)) = variable.strip_prefix("MILLIWAY_").and_then(|rest| rest.split_once("__"))
+            else {
+                continue;
+            };
+            let (section, key) = (section.to_ascii_lowercase(), key.to_ascii_lowercase());
+            // A value is TOML where it can be, and else a text that need not be quoted.
+            let quoted = format!("v = {}", toml::Value::from(text.as_str()));
+            let literal = format!("v = {text}");
+            let set = |config: &mut Config, line: &str| match DeTable::parse(line) {
+                Ok(table) => match table.get_ref().iter().next() {
+                    Some((_, value)) => config.set(&section, &key, value.get_ref()),
+                    None => Err("must have a value".into()),
+                },
+                Err(_) => Err("must have a value".to_owned()),
+            };
+            let wrong = match set(self, &literal) {
+                Ok(()) => continue,
+                Err(_) => set(self, &quoted),
+            };
+            if let Err(what) = wrong {
+                mistakes.push(Mistake { place: variable, what });
+            }
+        }
+    }
+
+    /// What one key alone cannot know.
+    fn check(&self, place: String, mistakes: &mut Vec<Mistake>) {
+        let mut wrong = |what: &str| mistakes.push(Mistake { place: place.clone(), what: what.to_owned() });
+        let ladder = &self.ladder;
+        if !(ladder.audio_only_below_seconds < ladder.reduced_below_seconds
+            && ladder.reduced_below_seconds < ladder.warned_below_seconds)
+        {
+            wrong("ladder: audio_only_below_seconds, reduced_below_seconds and warned_below_seconds must rise in this order");
+        }
+        let url = &self.http.public_url;
+        let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+        if !url.is_empty() && host.is_none_or(|host| host.is_empty() || host.contains(['?', '#', ' '])) {
+            wrong("http.public_url must be like https://relay.example, without query or fragment");
+        }
+        if url.ends_with('/') {
+            wrong("http.public_url must not end in a slash");
+        }
+        if self.room.video_codecs.is_empty() {
+            wrong("room.video_codecs must name at least one codec, or \"*\"");
+        }
+        if self.tariff.sfu_id.is_empty() || self.tariff.turn_id.is_empty() {
+            wrong("tariff.sfu_id and tariff.turn_id must not be empty");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

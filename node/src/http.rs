@@ -1,0 +1,155 @@
+//! The front door over HTTP: one file a route family, and here the server around them: connections that are
+//! counted and timed, a rate limit for each source, and the headers that every response carries.
+
+pub(crate) mod account;
+pub(crate) mod auth;
+pub(crate) mod did_document;
+pub(crate) mod dsip_socket;
+pub(crate) mod faucet;
+pub(crate) mod health;
+pub(crate) mod metrics;
+pub(crate) mod pages;
+pub(crate) mod problem;
+pub(crate) mod receipts;
+pub(crate) mod source_limit;
+pub(crate) mod tariff;
+pub(crate) mod topup;
+pub(crate) mod turn_credentials;
+pub(crate) mod whep;
+pub(crate) mod whip;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{HeaderName, HeaderValue};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get, post};
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+use crate::clock;
+use crate::relay::Relay;
+use problem::Problem;
+
+/// Request heads past this are answered 431 by hyper. A token with everything in it is under 8 KiB, twice that
+/// in a proof and its token together.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Header fields of one request.
+const HEADERS_MAX: usize = 64;
+
+/// Every route of the relay.
+pub(crate) fn router(relay: &Arc<Relay>) -> Router {
+    let mut routes = Router::new()
+        .route("/v1/turn/credentials", post(turn_credentials::create))
+        .route("/v1/tariff", get(tariff::show))
+        .route("/v1/account", get(account::show))
+        .route("/v1/topup", post(topup::credit))
+        .route("/v1/receipts/{session}", get(receipts::show))
+        .route("/v1/dsip", any(dsip_socket::upgrade))
+        .merge(whip::routes())
+        .merge(whep::routes());
+    if relay.issuer.is_some() {
+        routes = routes.route("/v1/dev/faucet", post(faucet::give));
+    }
+    routes
+        .route_layer(from_fn_with_state(relay.clone(), limited))
+        .route("/.well-known/did.json", get(did_document::show))
+        .route("/healthz", get(health::live))
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(metrics::render))
+        .route("/", get(pages::index))
+        .route("/room/{room}", get(pages::room))
+        .route("/static/{*path}", get(pages::file))
+        .route("/favicon.ico", get(pages::icon))
+        .route("/problems/{slug}", get(pages::problem))
+        .fallback(async || Problem::new("not-found", "No such resource; the call page is at /room/NAME."))
+        .method_not_allowed_fallback(async || {
+            Problem::new("method-not-allowed", "Use a method that this resource has; see the Allow header.")
+        })
+        .layer(axum::middleware::map_response(with_security_headers))
+        .with_state(relay.clone())
+}
+
+/// Refuses callers that ask too often.
+async fn limited(State(relay): State<Arc<Relay>>, request: Request, next: Next) -> Response {
+    let source = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
+    if source.is_some_and(|source| !relay.sources.call(source, clock::now())) {
+        return Problem::new("rate-limited", "Wait a second before the next call from this address.").into_response();
+    }
+    next.run(request).await
+}
+
+async fn with_security_headers(mut response: Response) -> Response {
+    for (name, value) in pages::SECURITY_HEADERS {
+        response
+            .headers_mut()
+            .entry(HeaderName::from_static(name))
+            .or_insert(HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// Accepts connections until the relay closes its door, and lets the open ones finish what they are at.
+pub(crate) async fn serve(relay: Arc<Relay>, listener: TcpListener) {
+    let service = TowerToHyperService::new(router(&relay));
+    let connections_max = usize::try_from(relay.config.http.connections_max).unwrap_or(Semaphore::MAX_PERMITS);
+    let connections = Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS)));
+    loop {
+        let Ok(place) = connections.clone().acquire_owned().await else { return };
+        let (stream, source) = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of file descriptors, most likely: waiting is all that helps.
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            },
+            () = relay.door_closed() => return,
+        };
+        if !relay.sources.connect(source.ip(), clock::now()) {
+            continue;
+        }
+        let (relay, service) = (relay.clone(), service.clone());
+        tokio::spawn(async move {
+            connection(&relay, service, stream, source).await;
+            relay.sources.disconnect(source.ip(), clock::now());
+            drop(place);
+        });
+    }
+}
+
+async fn connection(relay: &Relay, routes: TowerToHyperService<Router>, stream: TcpStream, source: SocketAddr) {
+    let _ = stream.set_nodelay(true);
+    let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(ConnectInfo(source));
+        routes.call(request)
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_secs(relay.config.http.request_timeout_seconds))
+        .max_buf_size(HEAD_BYTES_MAX)
+        .max_headers(HEADERS_MAX)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    tokio::pin!(served);
+    let result = tokio::select! {
+        result = served.as_mut() => result,
+        () = relay.door_closed() => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%error, "connection ended early");
+    }
+}

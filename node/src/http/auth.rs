@@ -1,0 +1,153 @@
+//! Who calls: `Authorization` and `DPoP` headers (RFC 9449) and the body they vouch for become an `Arc<Permit>`, or a
+//! 401 that says what to do and brings the nonce to do it with.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Bytes, to_bytes};
+use axum::extract::{ConnectInfo, FromRequest, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, header};
+use identity::{Permit, Refusal, proof, token};
+
+use super::problem::Problem;
+use crate::clock;
+use crate::relay::Relay;
+
+/// The largest body of any call: an SDP offer of a browser with all its codecs and 40 m-lines is under 64 KiB.
+pub(crate) const BODY_BYTES_MAX: usize = 64 * 1024;
+
+const DPOP: HeaderName = HeaderName::from_static("dpop");
+/// Where a fresh nonce travels (RFC 9449 section 8.2).
+pub(crate) const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
+
+/// A caller with a relay token, and the body it vouched for.
+pub(crate) struct Authorized {
+    /// What it may.
+    pub(crate) permit: Arc<Permit>,
+    /// The whole body.
+    pub(crate) body: Bytes,
+    /// Where it called from. Not for logs.
+    #[expect(dead_code, reason = "for routes that limit by source")]
+    pub(crate) source: SocketAddr,
+}
+
+/// A caller that shows a key of an account, or a token for it; enough to look at the account, even when the token
+/// has expired.
+pub(crate) struct AccountHolder {
+    /// The account.
+    pub(crate) account: String,
+    /// The whole body.
+    pub(crate) body: Bytes,
+}
+
+impl FromRequest<Arc<Relay>> for Authorized {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, relay: &Arc<Relay>) -> Result<Authorized, Problem> {
+        let (parts, body) = whole(request, relay).await?;
+        let source = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+        let source = source.map_or(SocketAddr::from(([0, 0, 0, 0], 0)), |info| info.0);
+        match permit(relay, &parts, &body) {
+            Ok(permit) => Ok(Authorized { permit: Arc::new(permit), body, source }),
+            Err(refusal) => Err(refused(relay, &refusal)),
+        }
+    }
+}
+
+impl FromRequest<Arc<Relay>> for AccountHolder {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, relay: &Arc<Relay>) -> Result<AccountHolder, Problem> {
+        let (parts, body) = whole(request, relay).await?;
+        match account(relay, &parts, &body) {
+            Ok(account) => Ok(AccountHolder { account, body }),
+            Err(refusal) => Err(refused(relay, &refusal)),
+        }
+    }
+}
+
+/// The whole body, in time and within bounds.
+pub(crate) async fn whole(request: Request, relay: &Relay) -> Result<(Parts, Bytes), Problem> {
+    let (parts, body) = request.into_parts();
+    let announced = parts.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if announced.is_some_and(|length: u64| length > BODY_BYTES_MAX as u64) {
+        return Err(too_large());
+    }
+    let patience = Duration::from_secs(relay.config.http.request_timeout_seconds);
+    match tokio::time::timeout(patience, to_bytes(body, BODY_BYTES_MAX)).await {
+        Ok(Ok(body)) => Ok((parts, body)),
+        Ok(Err(error)) if is_length_limit(&error) => Err(too_large()),
+        Ok(Err(_)) => Err(Problem::new("bad-request", "The body ended early; send all that Content-Length says.")),
+        Err(_) => Err(Problem::new("request-timeout", "The body came too slowly; send it again, faster.")),
+    }
+}
+
+fn is_length_limit(error: &axum::Error) -> bool {
+    let mut cause = Some(error as &dyn std::error::Error);
+    while let Some(error) = cause {
+        // http-body-util's LengthLimitError, which axum does not export.
+        if error.to_string() == "length limit exceeded" {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+fn too_large() -> Problem {
+    Problem::new("too-large", format!("The body is too large; at most {BODY_BYTES_MAX} bytes are read."))
+}
+
+/// The problem of a refusal, counted, with the nonce for the next try.
+pub(crate) fn refused(relay: &Relay, refusal: &Refusal) -> Problem {
+    relay.metrics.auth_failure(refusal.slug());
+    Problem::from(refusal).header(DPOP_NONCE, &relay.proofs.nonce(clock::unix()))
+}
+
+/// Scheme and token of the `Authorization` header.
+fn authorization(headers: &HeaderMap) -> Option<(&str, &str)> {
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    Some((scheme, token.trim()))
+}
+
+/// The one `DPoP` header; several are as bad as none (RFC 9449 section 4.3).
+fn dpop(headers: &HeaderMap) -> Option<&str> {
+    let mut all = headers.get_all(DPOP).iter();
+    let one = all.next()?.to_str().ok()?;
+    all.next().is_none().then_some(one)
+}
+
+fn permit(relay: &Relay, parts: &Parts, body: &[u8]) -> Result<Permit, Refusal> {
+    let now = clock::unix();
+    let (scheme, jwt) = authorization(&parts.headers).ok_or(Refusal::TokenMissing)?;
+    let token = token::verify(jwt, &relay.policy, now)?;
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return Permit::from_bearer(token);
+    }
+    if !scheme.eq_ignore_ascii_case("dpop") {
+        return Err(Refusal::TokenMissing);
+    }
+    let dpop = dpop(&parts.headers).ok_or(Refusal::ProofMissing)?;
+    let url = relay.url_of(parts.uri.path());
+    let request = proof::Request { method: parts.method.as_str(), url: &url, body };
+    let possession = relay.proofs.possession(dpop, &token, &request, now)?;
+    Permit::from_possession(token, possession)
+}
+
+fn account(relay: &Relay, parts: &Parts, body: &[u8]) -> Result<String, Refusal> {
+    match authorization(&parts.headers) {
+        Some((scheme, jwt)) if scheme.eq_ignore_ascii_case("bearer") => {
+            token::bearer_account(jwt, &relay.policy, clock::unix())
+        }
+        // A token beside the proof may name another payer, whose account its holder may then look at.
+        Some(_) => Ok(permit(relay, parts, body)?.account().to_owned()),
+        None => {
+            let dpop = dpop(&parts.headers).ok_or(Refusal::ProofMissing)?;
+            let url = relay.url_of(parts.uri.path());
+            let request = proof::Request { method: parts.method.as_str(), url: &url, body };
+            Ok(relay.proofs.account(dpop, &request, clock::unix())?.did().as_str().to_owned())
+        }
+    }
+}

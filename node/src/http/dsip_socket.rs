@@ -1,0 +1,401 @@
+//! `/v1/dsip`: one DSIP conversation over a WebSocket (subprotocol `dsip.v0.3`).
+//!
+//! hello -> challenge -> invite -> answer, then updates both ways, then bye. Every envelope is signed, both ways;
+//! signatures, freshness and replay are the crate `dsip`'s, this file is what the messages do. One connection carries
+//! one session, and the session ends with it.
+
+mod speech;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
+use axum::extract::State;
+use axum::response::Response;
+use dsip::message::{Bye, Challenge, ClientChanges, Description, ErrorBody, Hello, Invite, RelayChanges, Update};
+use dsip::{ClientMessage, ENVELOPE_LENGTH_MAX, Fault, Received, Receiver, SUBPROTOCOL};
+use identity::{Did, Permit, Refusal, proof, token};
+use metering::SessionId;
+use serde::Serialize;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+
+use super::problem::Problem;
+use crate::cashier::Notice;
+use crate::clock;
+use crate::money;
+use crate::relay::Relay;
+use crate::session::{EndReason, Join, Mode, OUTBOX_MAX, Told};
+
+/// From connecting to an accepted invite: a person may be asked for a camera meanwhile, but not for long.
+const INVITE_PATIENCE: Duration = Duration::from_secs(90);
+/// How often a silent client is asked for a sign of life, and how long it may take to give one.
+const PING_EVERY: Duration = Duration::from_secs(15);
+const SILENCE_MAX: Duration = Duration::from_secs(45);
+/// A client that does not take a message in this time does not read.
+const SEND_PATIENCE: Duration = Duration::from_secs(5);
+/// How long an offer of ours waits for its answer. Browsers take well under a second.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+/// Envelopes in a row, and a second: a call that people come and go in needs a handful a second.
+const ENVELOPES_BURST: f64 = 100.0;
+const ENVELOPES_PER_SECOND: f64 = 20.0;
+
+/// Upgrades to a DSIP conversation.
+pub(crate) async fn upgrade(
+    State(relay): State<Arc<Relay>>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, Problem> {
+    let usage = "Open a WebSocket here with the subprotocol dsip.v0.3.";
+    let upgrade = upgrade.map_err(|_| Problem::new("bad-request", usage))?.protocols([SUBPROTOCOL]);
+    if upgrade.selected_protocol().is_none() {
+        return Err(Problem::new("bad-request", usage));
+    }
+    Ok(upgrade
+        .max_message_size(ENVELOPE_LENGTH_MAX)
+        .max_frame_size(ENVELOPE_LENGTH_MAX)
+        .on_upgrade(|socket| async move { Conversation::new(relay, socket).run().await }))
+}
+
+/// Why a conversation is over.
+enum Over {
+    /// The client said goodbye or closed its socket.
+    Left,
+    /// The client does not read, or is silent.
+    Lost(EndReason),
+    /// The relay has ended the session and said so.
+    Ended,
+    /// The client broke the rules of the connection itself.
+    Misbehaved,
+}
+
+struct Conversation {
+    relay: Arc<Relay>,
+    socket: WebSocket,
+    receiver: Receiver,
+    challenge: Option<proof::Challenge>,
+    live: Option<Live>,
+    outbox: mpsc::Sender<Told>,
+    told: mpsc::Receiver<Told>,
+    heard: Instant,
+    began: Instant,
+    bucket: (f64, Instant),
+}
+
+/// The session of this conversation.
+struct Live {
+    session: SessionId,
+    permit: Arc<Permit>,
+    /// Until when the offer of ours that is out may be answered.
+    answer_due: Option<Instant>,
+    /// The cashier's word: steps at once, the balance every 2 s.
+    notices: mpsc::Receiver<Notice>,
+}
+
+impl Conversation {
+    fn new(relay: Arc<Relay>, socket: WebSocket) -> Conversation {
+        let (outbox, told) = mpsc::channel(OUTBOX_MAX);
+        let receiver = Receiver::new(relay.key.did().clone(), relay.dsip_memory.clone());
+        let now = Instant::now();
+        Conversation {
+            relay,
+            socket,
+            receiver,
+            challenge: None,
+            live: None,
+            outbox,
+            told,
+            heard: now,
+            began: now,
+            bucket: (ENVELOPES_BURST, now),
+        }
+    }
+
+    async fn run(mut self) {
+        let over = self.converse().await;
+        if let Some(live) = &self.live {
+            match over {
+                Over::Left => self.relay.leave(live.session, EndReason::Hangup),
+                Over::Lost(reason) => self.relay.leave(live.session, reason),
+                Over::Misbehaved => self.relay.leave(live.session, EndReason::Denied),
+                Over::Ended => {}
+            }
+        }
+        let (code, reason) = match over {
+            Over::Left | Over::Ended => (1000, "bye"),
+            Over::Lost(_) => (1008, "too slow or silent"),
+            Over::Misbehaved => (1008, "rules of the connection"),
+        };
+        let frame = CloseFrame { code, reason: reason.into() };
+        let _ = timeout(SEND_PATIENCE, self.socket.send(Message::Close(Some(frame)))).await;
+    }
+
+    async fn converse(&mut self) -> Over {
+        let mut ping = interval(PING_EVERY);
+        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let due = self.live.as_ref().and_then(|live| live.answer_due);
+            let silent = match self.live {
+                Some(_) => self.heard + SILENCE_MAX,
+                None => (self.heard + SILENCE_MAX).min(self.began + INVITE_PATIENCE),
+            };
+            let done = tokio::select! {
+                message = self.socket.recv() => match message {
+                    Some(Ok(message)) => self.hear(message).await,
+                    Some(Err(_)) | None => Err(Over::Lost(EndReason::ConnectionLost)),
+                },
+                Some(told) = self.told.recv() => self.pass_on(told).await,
+                notice = next_notice(&mut self.live) => self.tell_balance(notice).await,
+                _ = ping.tick() => self.send(Message::Ping(Default::default())).await,
+                () = sleep_until(due.unwrap_or(silent)), if due.is_some() => self.answer_missed(),
+                () = sleep_until(silent) => Err(Over::Lost(EndReason::ConnectionLost)),
+                () = self.relay.door_closed(), if self.live.is_none() => Err(Over::Ended),
+            };
+            if let Err(over) = done {
+                return over;
+            }
+        }
+    }
+
+    async fn hear(&mut self, message: Message) -> Result<(), Over> {
+        self.heard = Instant::now();
+        let text = match message {
+            Message::Text(text) => text,
+            Message::Binary(_) => {
+                let detail = "CBOR is not built yet on this relay; send JSON in text frames.";
+                return self.complain(Fault::new(400, "envelope-malformed", detail)).await;
+            }
+            Message::Close(_) => return Err(Over::Left),
+            Message::Ping(_) | Message::Pong(_) => return Ok(()),
+        };
+        if !self.within_rate() {
+            let detail = "More envelopes than a call needs; connect again and send fewer.";
+            self.complain(Fault::new(429, "rate-limited", detail)).await?;
+            return Err(Over::Misbehaved);
+        }
+        let received = match self.receiver.receive(&text, clock::unix()) {
+            Ok(received) => received,
+            Err(fault) => return self.complain(fault).await,
+        };
+        let id = received.envelope.id().to_owned();
+        let done = match &received.message {
+            ClientMessage::Hello(hello) => self.challenge(hello, &id).await,
+            ClientMessage::Invite(invite) => self.invited(invite, &received).await,
+            ClientMessage::Update(update) => self.updated(update, &id).await,
+            ClientMessage::Ice => Ok(()),
+            ClientMessage::Bye(_) => return Err(Over::Left),
+        };
+        match done {
+            Ok(()) => Ok(()),
+            Err(Trouble::Over(over)) => Err(over),
+            Err(Trouble::Fault(fault)) => self.complain(fault.about(&id)).await,
+        }
+    }
+
+    fn within_rate(&mut self) -> bool {
+        let now = Instant::now();
+        let (left, at) = self.bucket;
+        let left = (left + (now - at).as_secs_f64() * ENVELOPES_PER_SECOND).min(ENVELOPES_BURST);
+        self.bucket = (left - 1.0, now);
+        left >= 1.0
+    }
+
+    async fn challenge(&mut self, hello: &Hello, id: &str) -> Result<(), Trouble> {
+        let challenge = proof::Challenge::new(clock::unix());
+        let body = Challenge {
+            correlates: id.to_owned(),
+            nonce: challenge.nonce().to_owned(),
+            hello_nonce: hello.nonce.clone(),
+            url: self.relay.dsip_url(),
+            relay: self.relay.policy.operator.clone(),
+            tariff: self.relay.tariffs(),
+        };
+        self.challenge = Some(challenge);
+        Ok(self.say("dsip.challenge", &body).await?)
+    }
+
+    async fn invited(&mut self, invite: &Invite, received: &Received) -> Result<(), Trouble> {
+        if self.live.is_some() {
+            let detail = "This connection has a session; open another connection for another one.";
+            return Err(Fault::new(409, "session-open", detail).into());
+        }
+        let permit = match self.permit(invite, received) {
+            Ok(permit) => Arc::new(permit),
+            Err(fault) => {
+                self.relay.metrics.auth_failure("dsip-invite");
+                return Err(fault.into());
+            }
+        };
+        let name = invite.name.clone().unwrap_or_else(|| received.envelope.from().redacted());
+        let joined = self
+            .relay
+            .join(Join {
+                permit: permit.clone(),
+                room: invite.room.clone(),
+                name,
+                mode: Mode::Call,
+                offer: invite.media.sdp.clone(),
+                max_msat_per_second: invite.max_msat_per_second,
+                outbox: Some(self.outbox.clone()),
+            })
+            .await?;
+        let notices = self.relay.cashier.subscribe(joined.session);
+        self.live = Some(Live { session: joined.session, permit, answer_due: None, notices });
+        let body = dsip::message::Answer {
+            correlates: received.envelope.id().to_owned(),
+            session: joined.session.to_string(),
+            media: dsip::message::Media { sdp: joined.answer },
+            economics: joined.economics,
+        };
+        Ok(self.say("dsip.answer", &body).await?)
+    }
+
+    /// The holder's signature over the invite that answers our challenge, with the token in it.
+    fn permit(&mut self, invite: &Invite, received: &Received) -> Result<Permit, Fault> {
+        let now = clock::unix();
+        let challenge = self.challenge.take().ok_or_else(|| Fault::from(Refusal::NonceRequired))?;
+        let proof = received.holder_proof(challenge, now)?;
+        let token = token::verify(&invite.token, &self.relay.policy, now)?;
+        Ok(Permit::from_holder_proof(token, proof)?)
+    }
+
+    async fn updated(&mut self, update: &Update<ClientChanges>, id: &str) -> Result<(), Trouble> {
+        let Some(live) = self.live.as_ref().filter(|live| live.session.to_string() == update.session) else {
+            return Err(Fault::new(404, "session-unknown", "No such session on this connection; send an invite.").into());
+        };
+        let (session, account) = (live.session, live.permit.account().to_owned());
+        let changes = &update.changes;
+        if let Some(Description { sdp, seq }) = &changes.offer
+            && let Some((answer, _)) = self.relay.reoffer(session, sdp)?
+        {
+            let answer = RelayChanges {
+                answer: Some(Description { sdp: answer, seq: *seq }),
+                ..RelayChanges::default()
+            };
+            self.update(Some(id), answer).await?;
+            self.offer_more().await?;
+        }
+        if let Some(Description { sdp, seq }) = &changes.answer {
+            if let Some(live) = &mut self.live {
+                live.answer_due = None;
+            }
+            self.relay.answered(session, *seq, sdp)?;
+            self.offer_more().await?;
+        }
+        if let Some(mute) = changes.mute {
+            self.relay.registry().in_room(session, |room| room.set_mute(session, mute.audio, mute.video));
+        }
+        if let Some(wish) = &changes.subscribe {
+            let subscribe = |room: &mut sfu::room::Room| {
+                room.set_subscription(session, &wish.name, wish.audio, wish.video)
+            };
+            self.relay.registry().in_room(session, subscribe);
+        }
+        if let Some(topup) = &changes.topup {
+            let credited = money::top_up(&self.relay, &topup.token, &account).await?;
+            let changes = RelayChanges { topup: Some(credited), ..RelayChanges::default() };
+            self.update(Some(id), changes).await?;
+        }
+        Ok(())
+    }
+
+    /// Offers the lines that the client lacks, if none of our offers is out.
+    async fn offer_more(&mut self) -> Result<(), Over> {
+        let Some(live) = &mut self.live else { return Ok(()) };
+        let Some((sdp, seq)) = self.relay.offer_more(live.session) else { return Ok(()) };
+        live.answer_due = Some(Instant::now() + ANSWER_PATIENCE);
+        let offer = Some(Description { sdp, seq });
+        self.update(None, RelayChanges { offer, ..RelayChanges::default() }).await
+    }
+
+    /// The client never answered our offer: it stays as it is, and we may offer again when the room changes.
+    fn answer_missed(&mut self) -> Result<(), Over> {
+        if let Some(live) = &mut self.live {
+            live.answer_due = None;
+            self.relay.unanswered(live.session);
+        }
+        Ok(())
+    }
+
+    async fn pass_on(&mut self, told: Told) -> Result<(), Over> {
+        match told {
+            Told::NeedLines => self.offer_more().await,
+            Told::Tracks(tracks) => self.update(None, speech::tracks(tracks)).await,
+            Told::Participants(list) => self.update(None, speech::participants(list)).await,
+            Told::Draining(seconds) => {
+                let changes = serde_json::json!({ "draining": { "seconds": seconds } });
+                self.update(None, changes).await
+            }
+            Told::Ended(reason) => {
+                let session = self.live.as_ref().map(|live| live.session.to_string());
+                let _ = self.say("dsip.bye", &Bye { reason: reason.as_str().to_owned(), session }).await;
+                Err(Over::Ended)
+            }
+        }
+    }
+
+    async fn tell_balance(&mut self, notice: Notice) -> Result<(), Over> {
+        let balance = Some(speech::balance(&notice));
+        self.update(None, RelayChanges { balance, ..RelayChanges::default() }).await
+    }
+
+    async fn update(&mut self, correlates: Option<&str>, changes: impl Serialize) -> Result<(), Over> {
+        let Some(live) = &self.live else { return Ok(()) };
+        let correlates = correlates.map(str::to_owned);
+        let body = Update { correlates, session: live.session.to_string(), changes };
+        self.say("dsip.update", &body).await
+    }
+
+    async fn complain(&mut self, fault: Fault) -> Result<(), Over> {
+        self.say("dsip.error", &ErrorBody::from(&fault)).await
+    }
+
+    async fn say(&mut self, kind: &str, body: &impl Serialize) -> Result<(), Over> {
+        let to: Option<&Did> = self.receiver.speaker();
+        let envelope = dsip::seal(&self.relay.key, to, kind, body, clock::unix());
+        self.send(Message::Text(envelope.into())).await
+    }
+
+    async fn send(&mut self, message: Message) -> Result<(), Over> {
+        match timeout(SEND_PATIENCE, self.socket.send(message)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(Over::Lost(EndReason::ConnectionLost)),
+            Err(_) => Err(Over::Lost(EndReason::SlowClient)),
+        }
+    }
+}
+
+/// The next word of the cashier about the session; never, while there is none.
+async fn next_notice(live: &mut Option<Live>) -> Notice {
+    match live {
+        Some(live) => match live.notices.recv().await {
+            Some(notice) => notice,
+            None => std::future::pending().await,
+        },
+        None => std::future::pending().await,
+    }
+}
+
+/// What can go wrong with a message: something to tell the client, or the end.
+enum Trouble {
+    Fault(Fault),
+    Over(Over),
+}
+
+impl From<Fault> for Trouble {
+    fn from(fault: Fault) -> Trouble {
+        Trouble::Fault(fault)
+    }
+}
+
+impl From<Over> for Trouble {
+    fn from(over: Over) -> Trouble {
+        Trouble::Over(over)
+    }
+}
+
+impl From<Problem> for Trouble {
+    fn from(problem: Problem) -> Trouble {
+        Trouble::Fault(speech::fault(&problem))
+    }
+}

@@ -1,0 +1,179 @@
+//! Errors as clients get them: `application/problem+json` (RFC 9457) with a stable slug at the end of `type` and
+//! a sentence that says what to do.
+
+use std::borrow::Cow;
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Map, Value, json};
+
+/// Every slug with its status and title. Slugs are interface: add, never rename.
+const SLUGS: &[(&str, u16, &str)] = &[
+    ("account-frozen", 403, "The account is frozen"),
+    ("bad-name", 400, "The name cannot be used"),
+    ("bad-request", 400, "The request cannot be understood"),
+    ("bad-sdp", 400, "The session description cannot be used"),
+    ("balance-exhausted", 402, "The balance does not cover this"),
+    ("balance-too-large", 409, "The account cannot hold this much"),
+    ("body-hash-mismatch", 401, "The body is not the one that was proved"),
+    ("capacity", 503, "This relay is full"),
+    ("draining", 503, "This relay is shutting down"),
+    ("etag-mismatch", 412, "The session has changed"),
+    ("internal", 500, "The relay failed"),
+    ("ledger-unavailable", 503, "The ledger cannot be reached"),
+    ("method-not-allowed", 405, "This resource does not do that"),
+    ("name-taken", 409, "Somebody else has that name"),
+    ("not-found", 404, "There is nothing here"),
+    ("proof-malformed", 401, "The proof of possession cannot be read"),
+    ("proof-missing", 401, "A proof of possession is needed"),
+    ("proof-replayed", 401, "The proof was used before"),
+    ("rate-limited", 429, "Too many requests"),
+    ("reputation-too-low", 403, "The reputation is too low"),
+    ("request-timeout", 408, "The request took too long"),
+    ("room-forbidden", 403, "The token does not open this room"),
+    ("service-forbidden", 403, "The token does not open this service"),
+    ("tariff-unavailable", 403, "The tariff of the token is no longer offered"),
+    ("token-audience", 401, "The token is for another relay"),
+    ("token-expired", 401, "The token has expired"),
+    ("token-malformed", 401, "The token cannot be read"),
+    ("token-missing", 401, "A relay token is needed"),
+    ("token-untrusted-issuer", 401, "The issuer of the token is not trusted here"),
+    ("too-large", 413, "The request is too large"),
+    ("unsupported-media-type", 415, "This media type is not understood"),
+    ("use_dpop_nonce", 401, "The proof needs the relay's nonce"),
+    ("voucher-conflict", 409, "The voucher was used with other content"),
+];
+
+/// One error, ready to be sent.
+#[derive(Debug, Clone)]
+pub(crate) struct Problem {
+    status: StatusCode,
+    slug: &'static str,
+    detail: Cow<'static, str>,
+    more: Map<String, Value>,
+    headers: HeaderMap,
+}
+
+impl Problem {
+    /// The problem `slug`, with a sentence that says what the caller can do. A slug that starts with `token-` or
+    /// `proof-` and is not in the table is a 401.
+    pub(crate) fn new(slug: &'static str, detail: impl Into<Cow<'static, str>>) -> Problem {
+        let known = SLUGS.iter().find(|(known, _, _)| *known == slug);
+        let status = known.map_or(401, |(_, status, _)| *status);
+        let mut problem = Problem {
+            status: StatusCode::from_u16(status).expect("the table holds valid status codes"),
+            slug,
+            detail: detail.into(),
+            more: Map::new(),
+            headers: HeaderMap::new(),
+        };
+        match status {
+            401 => problem = problem.header(header::WWW_AUTHENTICATE, "DPoP algs=\"EdDSA ES256\", Bearer"),
+            429 | 503 => problem = problem.header(header::RETRY_AFTER, "1"),
+            _ => {}
+        }
+        problem
+    }
+
+    /// A failure of ours. The cause goes to the log, not to the client.
+    pub(crate) fn internal(cause: &dyn std::fmt::Display) -> Problem {
+        tracing::error!(%cause, "request failed");
+        Problem::new("internal", "The relay could not finish this; try again, and tell its operator if it stays.")
+    }
+
+    /// Adds a member to the problem's object.
+    pub(crate) fn with(mut self, name: &str, value: impl Into<Value>) -> Problem {
+        self.more.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Adds a header to the response. A value that no header can carry is left out.
+    pub(crate) fn header(mut self, name: HeaderName, value: &str) -> Problem {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            self.headers.insert(name, value);
+        }
+        self
+    }
+
+    /// The stable slug.
+    pub(crate) fn slug(&self) -> &'static str {
+        self.slug
+    }
+
+    /// The HTTP status, which DSIP uses as its `code` too.
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The sentence.
+    pub(crate) fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    fn title(slug: &str) -> &'static str {
+        SLUGS.iter().find(|(known, _, _)| *known == slug).map_or("The token or proof is not accepted", |row| row.2)
+    }
+
+    /// What `GET /problems/{slug}` says, or `None` for no slug of ours.
+    pub(crate) fn explain(slug: &str) -> Option<String> {
+        let (slug, status, title) = SLUGS.iter().find(|(known, _, _)| *known == slug)?;
+        Some(format!("{slug} (HTTP {status}): {title}.\n"))
+    }
+}
+
+impl From<&identity::Refusal> for Problem {
+    fn from(refusal: &identity::Refusal) -> Problem {
+        let mut detail = refusal.to_string();
+        if let Some(first) = detail.get(..1) {
+            detail = format!("{}{}.", first.to_uppercase(), &detail[1..]);
+        }
+        let mut problem = Problem::new(refusal.slug(), detail);
+        problem.status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::UNAUTHORIZED);
+        problem.headers.remove(header::WWW_AUTHENTICATE);
+        match refusal.www_authenticate() {
+            Some(challenge) => problem.header(header::WWW_AUTHENTICATE, &challenge),
+            None => problem,
+        }
+    }
+}
+
+impl From<identity::Refusal> for Problem {
+    fn from(refusal: identity::Refusal) -> Problem {
+        Problem::from(&refusal)
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut body = self.more;
+        body.insert("type".into(), format!("/problems/{}", self.slug).into());
+        body.insert("title".into(), Problem::title(self.slug).into());
+        body.insert("status".into(), self.status.as_u16().into());
+        body.insert("detail".into(), self.detail.into_owned().into());
+        let mut headers = self.headers;
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        (self.status, headers, json!(body).to_string()).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slugs_are_sorted_and_unique() {
+        assert!(SLUGS.windows(2).all(|pair| pair[0].0 < pair[1].0));
+    }
+
+    #[test]
+    fn a_402_says_how_to_top_up_and_a_401_how_to_sign_in() {
+        let problem = Problem::new("balance-exhausted", "Top up.").with("topup", "/v1/topup");
+        let response = problem.into_response();
+        assert_eq!(response.status(), 402);
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
+        let response = Problem::new("token-signature", "Ask the issuer.").into_response();
+        assert_eq!(response.status(), 401);
+        assert!(response.headers().contains_key(header::WWW_AUTHENTICATE));
+    }
+}

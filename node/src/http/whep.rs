@@ -1,0 +1,5 @@
+//! Routes of whep.
+
+pub(crate) fn routes() -> axum::Router<std::sync::Arc<crate::relay::Relay>> {
+    axum::Router::new()
+}

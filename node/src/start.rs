@@ -1,0 +1,220 @@
+//! From a configuration to a running relay, and back: ledger, shards, front door, in that order, and closed in the
+//! other.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use identity::document::{Endpoints, relay_document};
+use identity::token::TokenPolicy;
+use identity::{SigningKey, proof};
+use metering::{LadderConfig, Service, Tariff};
+use sfu::sdp::VideoCodecs;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+
+use crate::addresses::advertised;
+use crate::cashier::{self, CashierConfig};
+use crate::config::Config;
+use crate::data::Data;
+use crate::http::metrics::Metrics;
+use crate::http::source_limit::SourceLimit;
+use crate::registry::Registry;
+use crate::relay::Relay;
+use crate::session::{EndReason, Told};
+use crate::shard::{self, Command, ShardConfig, Shards};
+use crate::turn_access::TurnAccess;
+use crate::{clock, http};
+
+/// Events of shards that may wait for the control plane. A shard that finds it full counts and drops: a session's end
+/// is then noticed by its own silence.
+const SHARD_EVENTS_MAX: usize = 65_536;
+/// Of the time to drain, this much is kept for settling.
+const SETTLE_TIME: Duration = Duration::from_secs(3);
+/// How often histograms are tidied.
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// A relay that is open for business.
+pub(crate) struct Running {
+    /// What it is.
+    pub(crate) relay: Arc<Relay>,
+    /// Where its front door listens.
+    pub(crate) http: SocketAddr,
+    /// Where its SFU listens.
+    pub(crate) sfu: SocketAddr,
+    /// Where its TURN server listens.
+    pub(crate) turn: SocketAddr,
+    shards: Shards,
+}
+
+/// The prices of a configuration.
+fn prices(config: &Config) -> Vec<Tariff> {
+    let tariff = &config.tariff;
+    let valid_until = clock::unix() + tariff.valid_seconds;
+    vec![
+        Tariff {
+            id: tariff.sfu_id.clone(),
+            service: Service::Sfu,
+            msat_per_megabyte_out: tariff.sfu_msat_per_megabyte_out,
+            msat_per_megabyte_in: tariff.sfu_msat_per_megabyte_in,
+            msat_per_second: tariff.sfu_msat_per_second,
+            valid_until,
+        },
+        Tariff {
+            id: tariff.turn_id.clone(),
+            service: Service::Turn,
+            msat_per_megabyte_out: tariff.turn_msat_per_megabyte_out,
+            msat_per_megabyte_in: tariff.turn_msat_per_megabyte_in,
+            msat_per_second: tariff.turn_msat_per_second,
+            valid_until,
+        },
+    ]
+}
+
+/// The ladder of a configuration. Every value has passed its range, so none is cut.
+fn ladder(config: &Config) -> LadderConfig {
+    let ladder = &config.ladder;
+    let whole = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+    LadderConfig {
+        warned_seconds: whole(ladder.warned_below_seconds),
+        reduced_seconds: whole(ladder.reduced_below_seconds),
+        audio_only_seconds: whole(ladder.audio_only_below_seconds),
+        rise_percent: whole(ladder.rise_percent),
+        rise_seconds: whole(ladder.rise_seconds),
+        hold_seconds: whole(ladder.held_seconds),
+        hold_again_seconds: whole(ladder.held_interval_seconds),
+        ..LadderConfig::default()
+    }
+}
+
+/// Which tokens a configuration accepts.
+fn policy(config: &Config, operator: &SigningKey) -> TokenPolicy {
+    let mut policy = TokenPolicy::new(operator.did().clone(), config.auth.issuers.clone());
+    policy.lifetime_max = config.auth.token_lifetime_max_seconds;
+    policy.leeway = config.auth.leeway_seconds;
+    policy.allow_bearer = config.auth.allow_bearer;
+    policy
+}
+
+/// Opens the ledger, starts the shards, opens the front door.
+pub(crate) async fn start(
+    config: Config,
+    data: &Data,
+    key: SigningKey,
+    issuer: Option<SigningKey>,
+) -> Result<Running, String> {
+    let key = Arc::new(key);
+    let metrics = Metrics::install()?;
+    let listen = config.http.listen;
+    let listener = TcpListener::bind(listen).await.map_err(|error| format!("http {listen}: {error}"))?;
+    let http = listener.local_addr().map_err(|error| format!("http {listen}: {error}"))?;
+    let prices = prices(&config);
+    let (cashier, ledger) = cashier::open(
+        CashierConfig { ledger: data.ledger(), ladder: ladder(&config), tariffs: prices.clone(), key: key.clone() },
+        clock::unix_ns(),
+    )
+    .map_err(|error| error.to_string())?;
+    let (events, events_of_shards) = mpsc::channel(SHARD_EVENTS_MAX);
+    let shards = shard::spawn(shard_config(&config)?, cashier.clone(), events)
+        .map_err(|error| format!("sfu {} or turn {}: {error}", config.sfu.listen, config.turn.listen))?;
+    ledger.start(shards.handles()).map_err(|error| format!("the cashier's thread: {error}"))?;
+
+    let public_url = match config.http.public_url.as_str() {
+        "" => format!("http://{http}"),
+        url => url.to_owned(),
+    };
+    let (sfu, turn) = (shards.sfu_address(), shards.turn_address());
+    let mut relay = Relay {
+        video_codecs: VideoCodecs::from_names(config.room.video_codecs.iter().map(String::as_str))
+            .map_err(|error| format!("room.video_codecs: {error}"))?,
+        policy: policy(&config, &key),
+        proofs: proof::Verifier::new(key.kid(), config.auth.require_body_hash),
+        dsip_memory: Arc::new(dsip::Memory::new()),
+        sources: SourceLimit::new(
+            config.http.requests_per_second,
+            config.http.requests_burst,
+            config.http.connections_per_source_max,
+        ),
+        candidates: advertised(sfu, &config.sfu.advertise),
+        turn_addresses: advertised(turn, &config.turn.advertise),
+        turn: TurnAccess::new(config.turn.credentials_per_account_max),
+        fingerprint: shards.fingerprint(),
+        registry: Mutex::new(Registry::new(&config, shards.handles())),
+        shards: shards.handles(),
+        did_document: String::new(),
+        draining: AtomicBool::new(false),
+        door: watch::Sender::new(false),
+        public_url,
+        config,
+        key,
+        issuer,
+        cashier,
+        metrics,
+        prices,
+    };
+    relay.did_document = did_document(&relay);
+    let relay = Arc::new(relay);
+    tokio::spawn(relay.clone().follow_shards(events_of_shards));
+    tokio::spawn(http::serve(relay.clone(), listener));
+    tokio::spawn(tidy(relay.clone()));
+    Ok(Running { relay, http, sfu, turn, shards })
+}
+
+/// The relay's DID document. It names only listeners that are open.
+fn did_document(relay: &Relay) -> String {
+    let endpoints = Endpoints {
+        http: vec![relay.public_url.clone()],
+        ws: vec![relay.dsip_url()],
+        quic: Vec::new(),
+        turn: relay.turn_urls(),
+        sfu: relay.candidates.iter().map(ToString::to_string).collect(),
+    };
+    let keys = [(relay.key.kid().to_owned(), relay.key.public_key().clone())];
+    relay_document(relay.key.did(), &keys, &endpoints).to_string()
+}
+
+async fn tidy(relay: Arc<Relay>) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(UPKEEP_EVERY) => relay.metrics.upkeep(),
+            () = relay.door_closed() => return,
+        }
+    }
+}
+
+impl Running {
+    /// No new sessions from now on; returns when the last one has left, or when the time for it is over.
+    pub(crate) async fn drain(&self) {
+        self.relay.draining.store(true, Ordering::Relaxed);
+        let patience = Duration::from_secs(self.relay.config.relay.drain_seconds).saturating_sub(SETTLE_TIME);
+        for shard in &self.relay.shards {
+            // A shard that cannot be told now is stopped later all the same.
+            let _ = shard.send(Command::Drain);
+        }
+        self.relay.registry().tell_all(&Told::Draining(patience.as_secs()));
+        let empty = async {
+            while self.relay.registry().live().0 > 0 {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let _ = tokio::time::timeout(patience, empty).await;
+    }
+
+    /// Ends every session, settles every lease, closes the door.
+    pub(crate) async fn close(self) {
+        self.relay.draining.store(true, Ordering::Relaxed);
+        self.relay.registry().end_all(EndReason::Draining);
+        self.relay.door.send_replace(true);
+        let shards = self.shards;
+        // Their threads end with the last report of every session, which the cashier then settles.
+        let _ = tokio::task::spawn_blocking(move || shards.stop()).await;
+        self.relay.cashier.drain().await;
+        tracing::info!("settled; goodbye");
+    }
+}
+
+/// What the shards have to know.
+fn shard_config(_config: &Config) -> Result<ShardConfig, String> {
+    Ok(ShardConfig)
+}
