@@ -1,4 +1,11 @@
-//! Who hears and sees whom: the slots of each subscriber and what they carry.
+//! Who hears and sees whom: the slots of each subscriber and what they carry. Pure: joins and leaves go in,
+//! [`Change`]s for the core and for the clients come out.
+//!
+//! A publisher occupies one slot, an audio and a video m-line, at each subscriber that wants it, from when it first
+//! publishes until it leaves or is unsubscribed; then the slot serves the next one without renegotiation. A slot
+//! never changes hands otherwise, so tiles do not jump. Muting changes what the others are told, not the routes.
+
+mod member;
 
 use std::sync::Arc;
 
@@ -6,6 +13,7 @@ use metering::SessionId;
 
 use crate::Source;
 use crate::media::{Kind, Mid};
+use member::{Place, Subscription};
 
 /// A participant's place at a subscriber: the m-lines that carry its audio and its video.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -16,7 +24,7 @@ pub struct Slot {
     pub video: Option<Mid>,
 }
 
-/// Which kinds, of what somebody publishes, mutes or subscribes to.
+/// Which kinds somebody publishes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Published {
     /// Audio.
@@ -141,53 +149,186 @@ pub enum RoomError {
     NameTaken,
 }
 
-/// Members of a room.
+/// Members of a room: each change tells every member, so the work grows with the square.
 pub const MEMBERS_MAX: usize = 64;
-/// Slots of a subscriber.
+/// Slots of a subscriber: more tiles than this nobody looks at, and more lines do not fit into one description.
 pub const SLOTS_MAX: usize = 16;
 
 /// One room.
 #[derive(Debug, Default)]
-pub struct Room {}
+pub struct Room {
+    /// In the order they joined: earlier publishers get slots first.
+    places: Vec<Place>,
+}
 
-#[allow(unused_variables, clippy::todo, missing_docs)]
 impl Room {
+    /// Nobody is in.
+    #[must_use]
     pub fn new() -> Room {
         Room::default()
     }
-    /// Whether `holder` may take `name`.
-    pub fn claim(&self, name: &str, holder: &str) -> Claim {
-        todo!()
-    }
-    pub fn join(&mut self, member: Member) -> Result<Vec<Change>, RoomError> {
-        todo!()
-    }
-    /// Changes for the leaver itself are not among them.
-    pub fn leave(&mut self, session: SessionId) -> Vec<Change> {
-        todo!()
-    }
-    pub fn set_published(&mut self, session: SessionId, published: Published) -> Vec<Change> {
-        todo!()
-    }
-    pub fn set_slots(&mut self, session: SessionId, slots: Vec<Slot>) -> Vec<Change> {
-        todo!()
-    }
-    /// `true` means muted.
-    pub fn set_mute(&mut self, session: SessionId, audio: bool, video: bool) -> Vec<Change> {
-        todo!()
-    }
-    /// What of `name` the subscriber wants; default both.
-    pub fn set_subscription(&mut self, session: SessionId, name: &str, audio: bool, video: bool) -> Vec<Change> {
-        todo!()
-    }
-    /// Lines the subscriber still lacks (audio, video): ask after every settled offer, as `NeedLines` comes once.
-    pub fn lines_needed(&self, session: SessionId) -> (usize, usize) {
-        todo!()
-    }
+
+    /// Members of all modes.
+    #[must_use]
     pub fn len(&self) -> usize {
-        todo!()
+        self.places.len()
     }
+
+    /// Whether nobody is in.
+    #[must_use]
     pub fn is_empty(&self) -> bool {
-        todo!()
+        self.places.is_empty()
+    }
+
+    /// Whether `holder` may take `name`. Where it replaces a session of its own, that one is to [`Room::leave`]
+    /// first.
+    #[must_use]
+    pub fn claim(&self, name: &str, holder: &str) -> Claim {
+        match self.places.iter().find(|place| place.name().is_some_and(|taken| &**taken == name)) {
+            None => Claim::Free,
+            Some(place) if &*place.holder == holder => Claim::Replaces(place.session),
+            Some(_) => Claim::Taken,
+        }
+    }
+
+    /// Somebody comes in.
+    pub fn join(&mut self, member: Member) -> Result<Vec<Change>, RoomError> {
+        let place = Place::new(member);
+        let known = |other: &Place| {
+            other.session == place.session || (place.name().is_some() && other.name() == place.name())
+        };
+        if self.places.iter().any(known) {
+            return Err(RoomError::NameTaken);
+        }
+        if self.places.len() >= MEMBERS_MAX {
+            return Err(RoomError::Full);
+        }
+        self.places.push(place);
+        Ok(self.settle())
+    }
+
+    /// Somebody goes. What its own lines carried is not routed back: its session ends.
+    pub fn leave(&mut self, session: SessionId) -> Vec<Change> {
+        self.places.retain(|place| place.session != session);
+        self.settle()
+    }
+
+    /// What a member publishes, after each negotiation.
+    pub fn set_published(&mut self, session: SessionId, published: Published) -> Vec<Change> {
+        self.change(session, |place| place.published = published)
+    }
+
+    /// The lines that a member receives on, after each negotiation (`Negotiation::slots`).
+    pub fn set_slots(&mut self, session: SessionId, slots: Vec<Slot>) -> Vec<Change> {
+        self.change(session, |place| place.set_slots(slots))
+    }
+
+    /// What a member says it has muted. The others are told; its routes stay, so that it is back at once.
+    pub fn set_mute(&mut self, session: SessionId, audio: bool, video: bool) -> Vec<Change> {
+        self.change(session, |place| place.muted = Published { audio, video })
+    }
+
+    /// What of `name` a member wants; everything until it says otherwise. Wanting nothing frees the slot.
+    pub fn set_subscription(&mut self, session: SessionId, name: &str, audio: bool, video: bool) -> Vec<Change> {
+        self.change(session, |place| place.subscribe(name, Subscription { audio, video }))
+    }
+
+    /// Lines (audio, video) that a member still lacks. [`Change::NeedLines`] comes once for each further line; ask
+    /// here again when an offer was lost.
+    #[must_use]
+    pub fn lines_needed(&self, session: SessionId) -> (usize, usize) {
+        let place = self.places.iter().find(|place| place.session == session);
+        place.map_or((0, 0), |place| place.lines_needed(self.wanted(place).len()))
+    }
+
+    fn change(&mut self, session: SessionId, change: impl FnOnce(&mut Place)) -> Vec<Change> {
+        match self.places.iter_mut().find(|place| place.session == session) {
+            Some(place) => change(place),
+            None => return Vec::new(),
+        }
+        self.settle()
+    }
+
+    /// The publishers that `place` wants, in the order they joined.
+    fn wanted(&self, place: &Place) -> Vec<SessionId> {
+        let wants = |other: &&Place| {
+            let subscription = other.name().map(|name| place.subscription_to(name)).unwrap_or_default();
+            let audio = other.published.audio && subscription.audio;
+            let video = other.published.video && subscription.video;
+            other.session != place.session && (audio || video)
+        };
+        self.places.iter().filter(wants).map(|other| other.session).collect()
+    }
+
+    /// Brings every subscriber's slots, routes and lists up to date, and says what changed.
+    fn settle(&mut self) -> Vec<Change> {
+        let (mut routes, mut told) = (Vec::new(), Vec::new());
+        for index in 0..self.places.len() {
+            let wanted = self.wanted(&self.places[index]);
+            self.places[index].occupy(&wanted);
+            let tracks = self.tracks(&self.places[index]);
+            let list = self.participants(&self.places[index]);
+            let place = &mut self.places[index];
+            let subscriber = place.session;
+            let now: Vec<(Mid, Source)> = tracks.iter().map(|(track, source)| (track.mid, *source)).collect();
+            let gone = place.routes.iter().filter(|(mid, _)| now.iter().all(|(kept, _)| kept != mid));
+            routes.extend(gone.map(|(mid, _)| Change::Route { subscriber, mid: *mid, source: None }));
+            let new = now.iter().filter(|route| !place.routes.contains(route));
+            routes.extend(new.map(|(mid, source)| Change::Route { subscriber, mid: *mid, source: Some(*source) }));
+            place.routes = now;
+            let tracks: Vec<Track> = tracks.into_iter().map(|(track, _)| track).collect();
+            if place.tracks.as_ref() != Some(&tracks) {
+                place.tracks = Some(tracks.clone());
+                told.push(Change::Tracks { subscriber, tracks });
+            }
+            if place.participants.as_ref() != Some(&list) {
+                place.participants = Some(list.clone());
+                told.push(Change::Participants { subscriber, list });
+            }
+            if let Some((audio, video)) = place.ask(wanted.len()) {
+                told.push(Change::NeedLines { subscriber, audio, video });
+            }
+        }
+        routes.extend(told);
+        routes
+    }
+
+    /// What each of a subscriber's lines is to carry.
+    fn tracks(&self, place: &Place) -> Vec<(Track, Source)> {
+        let mut tracks = Vec::new();
+        for (slot, occupant) in place.occupied() {
+            let Some(publisher) = self.places.iter().find(|other| other.session == occupant) else { continue };
+            let Some(name) = publisher.name() else { continue };
+            let subscription = place.subscription_to(name);
+            for (kind, mid, flows) in [
+                (Kind::Audio, slot.audio, publisher.published.audio && subscription.audio),
+                (Kind::Video, slot.video, publisher.published.video && subscription.video),
+            ] {
+                if let (Some(mid), true) = (mid, flows) {
+                    let track = Track { mid, kind, name: name.clone() };
+                    tracks.push((track, Source { session: occupant, kind }));
+                }
+            }
+        }
+        tracks
+    }
+
+    /// Everybody else, as `place` is told; those without a socket are told nothing.
+    fn participants(&self, place: &Place) -> Vec<Participant> {
+        let others = self.places.iter().filter(|other| other.session != place.session);
+        let participant = |other: &Place| {
+            Some(Participant {
+                name: other.name()?.clone(),
+                audio: other.published.audio && !other.muted.audio,
+                video: other.published.video && !other.muted.video,
+            })
+        };
+        match place.mode {
+            Mode::Call { .. } => others.filter_map(participant).collect(),
+            Mode::Publish { .. } | Mode::Subscribe { .. } => Vec::new(),
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

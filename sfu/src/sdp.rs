@@ -569,8 +569,8 @@ impl State {
             let payloads = self.lines.iter().flat_map(|line| &line.payloads).chain(self.decodes.iter().flatten());
             payloads.into_iter().any(|payload| payload.pt == pt || payload.rtx == Some(pt))
         };
-        let known = &self.decodes[kind as usize];
-        let payloads = if known.is_empty() { payload::defaults(kind, taken) } else { known.clone() };
+        let known = payload::worth_offering(&self.decodes[kind as usize]);
+        let payloads = if known.is_empty() { payload::defaults(kind, taken) } else { known };
         let mid = loop {
             let mid = write::own_mid(self.own_lines);
             self.own_lines += 1;

@@ -164,6 +164,9 @@ pub(super) fn choose(kind: Kind, offered: &[Payload], video: &VideoCodecs) -> Op
     preferred.or_else(|| offered.first().filter(|_| video.others).and_then(|first| best_of(first.codec)))
 }
 
+/// H.264 of any profile in packetization mode 1, and profile 0 of VP9 and AV1.
+const RARITY_OFFERED_MAX: u8 = 2;
+
 /// How few decoders take this variant of its codec: 0 is what everybody takes.
 fn rarity(payload: &Payload) -> u8 {
     let value = |name| parameter(&payload.fmtp, name).unwrap_or("").to_ascii_lowercase();
@@ -177,10 +180,17 @@ fn rarity(payload: &Payload) -> u8 {
             };
             single_nal + profile
         }
-        Codec::Vp9 => u8::from(!matches!(value("profile-id").as_str(), "" | "0")),
-        Codec::Av1 => u8::from(!matches!(value("profile").as_str(), "" | "0")),
+        Codec::Vp9 if matches!(value("profile-id").as_str(), "" | "0") => 0,
+        Codec::Av1 if matches!(value("profile").as_str(), "" | "0") => 0,
+        Codec::Vp9 | Codec::Av1 => 4,
         Codec::Opus | Codec::Vp8 => 0,
     }
+}
+
+/// Of what a client decodes, what the relay offers it on a line of its own. Rare variants are left out: sixteen
+/// slots of everything that Chromium knows do not fit into one description.
+pub(super) fn worth_offering(decodes: &[Payload]) -> Vec<Payload> {
+    decodes.iter().filter(|payload| rarity(payload) <= RARITY_OFFERED_MAX).cloned().collect()
 }
 
 /// What the relay offers a client that never told what it decodes: Opus, VP8 and H.264 on payload types that

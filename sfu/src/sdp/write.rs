@@ -102,7 +102,6 @@ fn section(local: &LocalParameters, state: &State, line: &Line, tagged: bool, fo
         }
         for ssrc in [Some(outlet.ssrc), rtx].into_iter().flatten() {
             add("ssrc", format!("{ssrc} cname:{stream}"));
-            add("ssrc", format!("{ssrc} msid:{stream} {stream}-{}", kind.as_str()));
         }
     }
     if tagged {
