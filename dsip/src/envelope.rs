@@ -217,6 +217,9 @@ pub fn seal_with_id(
     let Value::Object(mut members) = body else {
         panic!("a DSIP body is an object")
     };
+    for name in ["to", "sig"] {
+        members.remove(name); // not a body's to say
+    }
     members.insert("type".into(), kind.into());
     members.insert("id".into(), id.into());
     members.insert("ts".into(), now.into());

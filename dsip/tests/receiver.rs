@@ -1,4 +1,5 @@
 //! One connection at the relay: time, replay, one speaker, and the way from an invite to a permit.
+#![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
 

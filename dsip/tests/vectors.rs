@@ -2,6 +2,7 @@
 //!
 //! Made from fixed keys, so that making them again gives the same bytes:
 //! `MILLIWAY_WRITE_VECTORS=1 cargo test -p dsip --test vectors`.
+#![allow(clippy::unwrap_used)]
 
 use std::path::PathBuf;
 

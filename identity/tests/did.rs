@@ -1,4 +1,5 @@
 //! DIDs and their keys: the methods' own vectors, and keys that prove nothing.
+#![allow(clippy::unwrap_used)]
 
 mod support;
 

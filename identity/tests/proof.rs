@@ -1,5 +1,6 @@
 //! Proofs of possession: a stolen token without its key, a proof that was made for something else or used before.
 //! Rows of "Tokens, DIDs, vouchers".
+#![allow(clippy::unwrap_used)]
 
 mod support;
 

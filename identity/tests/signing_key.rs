@@ -1,4 +1,5 @@
 //! Key files: private, complete or absent, never overwritten.
+#![allow(clippy::unwrap_used)]
 
 mod support;
 
