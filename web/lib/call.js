@@ -353,6 +353,7 @@ export class Call extends EventTarget {
     const peer = this.#peer;
     const glare = peer.signalingState === "have-local-offer";
     await peer.setRemoteDescription({ type: "offer", sdp }); // rolls an offer of ours back
+    for (const line of peer.getTransceivers()) if (line.currentDirection === null) trimOffer(line);
     await peer.setLocalDescription();
     await this.#signalling.send({
       type: "dsip.update", correlates: id, session: this.session,

@@ -20,7 +20,7 @@ const EXTENSIONS = [
   "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01",
 ];
 
-/** @param {RTCRtpTransceiver} line one of ours, before it is first offered */
+/** @param {RTCRtpTransceiver} line before it is first described from here, in an offer or an answer */
 export function trimOffer(line) {
   const capabilities = RTCRtpReceiver.getCapabilities(line.receiver.track.kind);
   const codecs = capabilities?.codecs.filter(({ mimeType, sdpFmtpLine = "" }) =>

@@ -27,6 +27,7 @@ export function launch(extra = []) {
  */
 export async function person(browser, options = {}) {
   const context = await browser.newContext({ viewport: { width: 1180, height: 760 }, ...options });
+  if (process.env.WEB_FROM_DISK) await fromDisk(context);
   const page = await context.newPage();
   page.setDefaultTimeout(WAIT_MS);
   page.faults = [];
@@ -38,6 +39,17 @@ export async function person(browser, options = {}) {
   });
   await page.addInitScript(recordPeers);
   return page;
+}
+
+/** The pages as they are in the folder now, to try a change without building the program again. */
+function fromDisk(context) {
+  const folder = new URL("../../", import.meta.url).pathname;
+  return context.route(/\/(static|room)\/|:\d+\/$/, async (route) => {
+    const { pathname } = new URL(route.request().url());
+    const file = pathname === "/" ? "index.html" : pathname.startsWith("/room/") ? "room.html" : pathname.slice("/static/".length);
+    const response = await route.fetch();
+    await route.fulfill({ response, path: folder + file });
+  });
 }
 
 /** Runs in the page before its scripts: keeps every peer connection it makes, in order, for the tests to look at. */
