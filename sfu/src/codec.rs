@@ -10,7 +10,7 @@ use crate::media::Codec;
 
 /// Whether `payload` is the first packet of a key frame. Audio can always be joined.
 #[must_use]
-pub fn starts_key_frame(codec: Codec, payload: &[u8]) -> bool {
+pub(crate) fn starts_key_frame(codec: Codec, payload: &[u8]) -> bool {
     match codec {
         Codec::Opus => true,
         Codec::Vp8 => vp8::starts_key_frame(payload),

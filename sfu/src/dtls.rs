@@ -56,7 +56,10 @@ impl Certificate {
             .flight_start_rto(Duration::from_millis(500))
             .build()
             .expect("the limits above are valid");
-        Certificate { inner: Arc::new(certificate), config: Arc::new(config) }
+        Certificate {
+            inner: Arc::new(certificate),
+            config: Arc::new(config),
+        }
     }
 
     /// The SHA-256 fingerprint for `a=fingerprint`.
@@ -131,11 +134,6 @@ impl Connection {
             datagrams: 0,
             due: Some(now),
         }
-    }
-
-    /// The fingerprint that the peer must show.
-    pub(crate) fn expected(&self) -> &Fingerprint {
-        &self.expected
     }
 
     /// Whether the handshake is over.

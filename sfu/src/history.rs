@@ -9,20 +9,20 @@ use std::time::{Duration, Instant};
 use crate::media::Kind;
 
 /// Video packets remembered: 6 s at 1.5 Mbit/s, 1 s at 10 Mbit/s.
-pub const VIDEO_PACKETS: usize = 1024;
+pub(crate) const VIDEO_PACKETS: usize = 1024;
 /// Audio packets remembered: 2.5 s at 50 packets a second.
-pub const AUDIO_PACKETS: usize = 128;
+pub(crate) const AUDIO_PACKETS: usize = 128;
 /// Nobody waits longer for a retransmission.
-pub const AGE_MAX: Duration = Duration::from_secs(5);
+pub(crate) const AGE_MAX: Duration = Duration::from_secs(5);
 /// Bytes of a slot. An Ethernet frame's payload fits with its dependency descriptor.
-pub const SLOT_BYTES: usize = 2048;
+pub(crate) const SLOT_BYTES: usize = 2048;
 /// Room in front of the payload for the original sequence number of a retransmission (RFC 4588 section 4).
-pub const OSN_LENGTH: usize = 2;
+pub(crate) const OSN_LENGTH: usize = 2;
 /// Room for the dependency descriptor, the only header extension of more than a byte that is kept.
-pub const DESCRIPTOR_BYTES_MAX: usize = 256;
+pub(crate) const DESCRIPTOR_BYTES_MAX: usize = 256;
 const PAYLOAD_AT: usize = DESCRIPTOR_BYTES_MAX + OSN_LENGTH;
 /// The largest payload that fits.
-pub const PAYLOAD_BYTES_MAX: usize = SLOT_BYTES - PAYLOAD_AT;
+pub(crate) const PAYLOAD_BYTES_MAX: usize = SLOT_BYTES - PAYLOAD_AT;
 
 const _: () = assert!(
     PAYLOAD_BYTES_MAX >= 1500,
@@ -32,31 +32,31 @@ const _: () = assert!(VIDEO_PACKETS.is_power_of_two() && AUDIO_PACKETS.is_power_
 
 /// What is known about a stored packet besides its payload.
 #[derive(Debug, Clone, Copy)]
-pub struct Stored {
+pub(crate) struct Stored {
     /// Packet index: ROC and sequence number.
-    pub index: u64,
+    pub(crate) index: u64,
     /// When it arrived.
-    pub arrival: Instant,
+    pub(crate) arrival: Instant,
     /// RTP timestamp.
-    pub timestamp: u32,
+    pub(crate) timestamp: u32,
     /// Payload type as the publisher numbers it.
-    pub payload_type: u8,
+    pub(crate) payload_type: u8,
     /// Marker bit.
-    pub marker: bool,
+    pub(crate) marker: bool,
     /// First packet of a key frame (always true for audio).
-    pub starts_key_frame: bool,
+    pub(crate) starts_key_frame: bool,
     /// Length of the payload without padding.
-    pub payload_length: u16,
+    pub(crate) payload_length: u16,
     /// Length of the dependency descriptor; 0 when there is none.
-    pub descriptor_length: u16,
+    pub(crate) descriptor_length: u16,
     /// Audio level extension.
-    pub audio_level: Option<u8>,
+    pub(crate) audio_level: Option<u8>,
     /// Video orientation extension.
-    pub video_orientation: Option<u8>,
+    pub(crate) video_orientation: Option<u8>,
 }
 
 /// The ring.
-pub struct History {
+pub(crate) struct History {
     bytes: Box<[u8]>,
     /// Ring position -> slot; the last entry is the spare slot.
     slots: Box<[u16]>,
@@ -66,7 +66,7 @@ pub struct History {
 impl History {
     /// An empty ring for a stream of this kind. The memory is touched as packets come.
     #[must_use]
-    pub fn new(kind: Kind) -> History {
+    pub(crate) fn new(kind: Kind) -> History {
         let packets = match kind {
             Kind::Audio => AUDIO_PACKETS,
             Kind::Video => VIDEO_PACKETS,
@@ -76,12 +76,6 @@ impl History {
             slots: (0..=packets as u16).collect(),
             stored: vec![None; packets].into_boxed_slice(),
         }
-    }
-
-    /// Packets the ring holds at most.
-    #[must_use]
-    pub fn capacity(&self) -> usize {
-        self.stored.len()
     }
 
     fn position(&self, index: u64) -> usize {
@@ -94,26 +88,40 @@ impl History {
 
     /// Whether a packet with this index could be stored: not there yet, and not older than the ring.
     #[must_use]
-    pub fn has_room(&self, index: u64) -> bool {
+    pub(crate) fn has_room(&self, index: u64) -> bool {
         self.stored[self.position(index)].is_none_or(|stored| stored.index < index)
     }
 
     /// The spare slot's payload room, to open a packet into.
-    pub fn spare(&mut self) -> &mut [u8] {
+    pub(crate) fn spare(&mut self) -> &mut [u8] {
         let at = self.slot(self.stored.len());
         &mut self.bytes[at + PAYLOAD_AT..at + SLOT_BYTES]
     }
 
     /// The spare slot's payload room with two bytes in front, to open a retransmission into: its original
     /// sequence number lands in front of where the payload belongs.
-    pub fn spare_with_osn(&mut self) -> &mut [u8] {
+    pub(crate) fn spare_with_osn(&mut self) -> &mut [u8] {
         let at = self.slot(self.stored.len());
         &mut self.bytes[at + PAYLOAD_AT - OSN_LENGTH..at + SLOT_BYTES]
     }
 
+    /// The first `length` bytes of the payload in the spare slot.
+    #[must_use]
+    pub(crate) fn spare_payload(&self, length: usize) -> &[u8] {
+        let at = self.slot(self.stored.len());
+        &self.bytes[at + PAYLOAD_AT..at + SLOT_BYTES][..length]
+    }
+
+    /// The original sequence number in front of the payload in the spare slot.
+    #[must_use]
+    pub(crate) fn spare_osn(&self) -> u16 {
+        let at = self.slot(self.stored.len()) + PAYLOAD_AT;
+        u16::from_be_bytes([self.bytes[at - 2], self.bytes[at - 1]])
+    }
+
     /// Puts the packet that was opened into the spare slot in its place. `descriptor` is copied beside it
     /// when it fits. False, and nothing happens, when [`History::has_room`] says no.
-    pub fn store(&mut self, mut stored: Stored, descriptor: &[u8]) -> bool {
+    pub(crate) fn store(&mut self, mut stored: Stored, descriptor: &[u8]) -> bool {
         if !self.has_room(stored.index) {
             return false;
         }
@@ -132,7 +140,7 @@ impl History {
 
     /// The packet with this index, with its payload and its dependency descriptor.
     #[must_use]
-    pub fn get(&self, index: u64) -> Option<(&Stored, &[u8], &[u8])> {
+    pub(crate) fn get(&self, index: u64) -> Option<(&Stored, &[u8], &[u8])> {
         let position = self.position(index);
         let stored = self.stored[position]
             .as_ref()
@@ -145,7 +153,12 @@ impl History {
 
     /// The packet with this index for a retransmission: its payload with `osn` in front, unless it is older
     /// than [`AGE_MAX`].
-    pub fn get_with_osn(&mut self, index: u64, osn: u16, now: Instant) -> Option<(Stored, &[u8], &[u8])> {
+    pub(crate) fn get_with_osn(
+        &mut self,
+        index: u64,
+        osn: u16,
+        now: Instant,
+    ) -> Option<(Stored, &[u8], &[u8])> {
         let position = self.position(index);
         let stored = self.stored[position].filter(|stored| stored.index == index)?;
         if now.saturating_duration_since(stored.arrival) > AGE_MAX {

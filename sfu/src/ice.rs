@@ -16,7 +16,7 @@ use crate::discard::Discard;
 use crate::media::IceCredentials;
 
 /// Remote addresses of a session: a client with a few interfaces and relays has less.
-pub const ADDRESSES_MAX: usize = 16;
+pub(crate) const ADDRESSES_MAX: usize = 16;
 /// First retransmission of a request of ours (RFC 8489 section 6.2.1), then doubled.
 const CHALLENGE_RTO: Duration = Duration::from_millis(250);
 /// Requests sent to one address before it is given up.

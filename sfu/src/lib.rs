@@ -4,33 +4,47 @@
 //! instants and a seed go in; datagrams to send and events come out. Nothing in this crate owns a socket or
 //! reads a clock. Signalling (`sdp`, `room`) lives beside the core and meets it only in [`media`].
 
-mod budget;
-mod codec;
 pub mod config;
 pub mod discard;
 pub mod dtls;
 pub mod egress;
 pub mod event;
-mod feedback;
-mod history;
-mod ice;
-mod keyframe;
-mod ladder_gate;
 pub mod media;
-mod nack;
 pub mod replay;
-mod report;
-mod rewrite;
 pub mod room;
 pub mod sdp;
 pub mod srtp;
 
+mod admit;
+mod budget;
+mod classify;
+mod codec;
+mod control;
+mod feedback;
+mod forward;
+mod history;
+mod ice;
+mod keyframe;
+mod ladder_gate;
+mod membership;
+mod nack;
+mod outbox;
+mod report;
+mod rewrite;
+mod rtx;
+mod session;
+mod stream;
+mod timeout;
+
+use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
 use identity::Permit;
-use metering::{Allowance, Msat, SessionId, Step};
+use metering::{Allowance, Direction, Msat, SessionId, Step};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 
 pub use config::Config;
 pub use discard::{Counters, Discard};
@@ -38,6 +52,10 @@ pub use egress::{Charged, SendBuffer, Transmit};
 pub use event::{CloseReason, Event, Refused};
 
 use media::{Kind, Media, Mid, Transport};
+use outbox::Outbox;
+use rtx::Retransmission;
+use session::Session;
+use stream::{SessionKey, Stream, StreamKey};
 
 /// What a send line carries: one publisher's audio or video.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -49,19 +67,73 @@ pub struct Source {
 }
 
 /// The core of one shard: every session whose datagrams the shard owns.
+///
+/// Drive it so: hand in what happened (datagrams, the passing of time, requests of the control plane), then call
+/// [`Sfu::poll_transmit`] and [`Sfu::poll_event`] until both have nothing, then sleep until
+/// [`Sfu::poll_timeout`] or the next input.
 pub struct Sfu {
+    config: Config,
+    certificate: dtls::Certificate,
+    rng: StdRng,
+    sessions: Vec<Option<Box<Session>>>,
+    streams: Vec<Option<Box<Stream>>>,
+    by_id: HashMap<SessionId, SessionKey>,
+    by_ufrag: HashMap<String, SessionKey>,
+    by_address: HashMap<SocketAddr, SessionKey>,
+    /// Serial of the stream made last.
+    serial: u64,
+    /// DTLS handshakes under way.
+    handshakes: usize,
+    /// Streams with fresh packets.
+    dirty: VecDeque<StreamKey>,
+    cursor: egress::Cursor,
+    outbox: Outbox,
+    retransmissions: VecDeque<Retransmission>,
+    events: VecDeque<Event>,
     counters: Counters,
+    next_due: Option<Instant>,
+    /// Sessions to look at, while another is being looked at.
+    wake: Vec<(SessionKey, Instant)>,
+    /// The first instant seen: what abs-send-time counts from.
+    epoch: Option<Instant>,
+    now: Option<Instant>,
+    scratch: Box<[u8; history::SLOT_BYTES]>,
 }
 
-#[allow(unused_variables, clippy::todo, missing_docs)]
 impl Sfu {
     /// An empty core. `seed` feeds what the core itself must make unguessable: SSRCs, initial sequence
     /// numbers, transaction ids.
     #[must_use]
     pub fn new(config: Config, certificate: dtls::Certificate, seed: [u8; 32]) -> Sfu {
-        todo!()
+        Sfu {
+            config,
+            certificate,
+            rng: StdRng::from_seed(seed),
+            sessions: Vec::new(),
+            streams: Vec::new(),
+            by_id: HashMap::new(),
+            by_ufrag: HashMap::new(),
+            by_address: HashMap::new(),
+            serial: 0,
+            handshakes: 0,
+            dirty: VecDeque::with_capacity(1024),
+            cursor: egress::Cursor::default(),
+            outbox: Outbox::new(),
+            retransmissions: VecDeque::with_capacity(rtx::QUEUE_MAX),
+            events: VecDeque::with_capacity(1024),
+            counters: Counters::new(),
+            next_due: None,
+            wake: Vec::with_capacity(session::LINES_MAX * 2),
+            epoch: None,
+            now: None,
+            scratch: Box::new([0; history::SLOT_BYTES]),
+        }
     }
 
+    /// Lets a session in. Its client may now send connectivity checks.
+    ///
+    /// # Errors
+    /// As [`Refused`] says; nothing was changed.
     pub fn open(
         &mut self,
         session: SessionId,
@@ -70,33 +142,57 @@ impl Sfu {
         allowance: Allowance,
         now: Instant,
     ) -> Result<(), Refused> {
-        todo!()
+        self.observe(now);
+        self.admit_session(session, permit, transport, allowance, now)
     }
 
+    /// Replaces the session's negotiated media: the whole state, after each offer and answer. m-lines are
+    /// recognised by MID.
     pub fn set_media(&mut self, session: SessionId, media: Media) {
-        todo!()
+        if let Some(&key) = self.by_id.get(&session) {
+            self.replace_media(key, media);
+        }
     }
 
+    /// Replaces the session's transport: an ICE restart, and with another fingerprint a new DTLS association.
     pub fn set_transport(&mut self, session: SessionId, transport: Transport) {
-        todo!()
+        if let (Some(&key), Some(now)) = (self.by_id.get(&session), self.now) {
+            self.replace_transport(key, transport, now);
+        }
     }
 
+    /// Makes a subscriber's send line carry a source, or nothing. The source need not exist or publish yet.
     pub fn route(&mut self, subscriber: SessionId, mid: Mid, source: Option<Source>) {
-        todo!()
+        if let (Some(&key), Some(now)) = (self.by_id.get(&subscriber), self.now) {
+            self.set_route(key, mid, source, now);
+        }
     }
 
+    /// Puts a session on a step of the low-balance ladder.
     pub fn set_step(&mut self, session: SessionId, step: Step, now: Instant) {
-        todo!()
+        self.observe(now);
+        if let Some(&key) = self.by_id.get(&session) {
+            self.change_step(key, step, now);
+        }
     }
 
+    /// Raises what the session's lease may spend in all.
     pub fn grant(&mut self, session: SessionId, granted_total: Msat) {
-        todo!()
+        if let Some(session) = self.session_mut(session) {
+            session.allowance.grant(granted_total);
+            session.starved = None;
+        }
     }
 
+    /// Ends a session, billed up to `now`.
     pub fn close(&mut self, session: SessionId, reason: CloseReason, now: Instant) {
-        todo!()
+        self.observe(now);
+        if let Some(&key) = self.by_id.get(&session) {
+            self.close_key(key, reason, now);
+        }
     }
 
+    /// Takes one UDP datagram that arrived from `source` at `local_ip`.
     pub fn handle_datagram(
         &mut self,
         now: Instant,
@@ -104,32 +200,61 @@ impl Sfu {
         local_ip: Option<IpAddr>,
         datagram: &mut [u8],
     ) {
-        todo!()
+        self.observe(now);
+        if let Err(reason) = self.classify(now, source, local_ip, datagram) {
+            self.counters.discard(reason);
+        }
     }
 
+    /// Does what is due at `now`.
     pub fn handle_timeout(&mut self, now: Instant) {
-        todo!()
+        self.observe(now);
+        self.expire(now);
     }
 
+    /// When [`Sfu::handle_timeout`] is to be called next.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        todo!()
+        self.next_due
     }
 
+    /// The next send, sealed into `buffer`. Call until `None` after each batch of inputs.
     pub fn poll_transmit<'b>(&mut self, now: Instant, buffer: &'b mut SendBuffer) -> Option<Transmit<'b>> {
-        todo!()
+        self.observe(now);
+        self.transmit(now, buffer)
     }
 
+    /// The kernel refused to send what was charged for.
     pub fn give_back(&mut self, charged: Charged) {
-        todo!()
+        if let Some(session) = self.session_mut(charged.session) {
+            session.allowance.give_back(Direction::ToClient, charged.bytes);
+        }
     }
 
+    /// The next thing the control plane should know.
     pub fn poll_event(&mut self) -> Option<Event> {
-        todo!()
+        self.events.pop_front()
     }
 
+    /// What passed and what did not.
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// Sessions that are open.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        self.by_id.len()
+    }
+
+    fn observe(&mut self, now: Instant) {
+        self.epoch.get_or_insert(now);
+        self.now = Some(now);
+    }
+
+    fn session_mut(&mut self, session: SessionId) -> Option<&mut Session> {
+        let &key = self.by_id.get(&session)?;
+        self.sessions[key].as_deref_mut()
     }
 }

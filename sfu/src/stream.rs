@@ -1,0 +1,91 @@
+//! One published stream: an SSRC of one session's m-line, its history, its reception, its subscribers.
+
+use std::time::Instant;
+
+use crate::history::History;
+use crate::keyframe::KeyframeRequests;
+use crate::media::{Kind, Payload};
+use crate::nack::Gaps;
+use crate::report::{Reception, SenderClock};
+
+/// Streams by position; freed positions are reused, so whoever remembers one also remembers the serial.
+pub(crate) type StreamKey = usize;
+/// Sessions by position.
+pub(crate) type SessionKey = usize;
+
+/// Packets of one stream between two polls for output. More means that the caller fell behind; the oldest
+/// are then not forwarded (a NACK still finds them).
+pub(crate) const BATCH_PACKETS_MAX: usize = 256;
+
+/// A send line that carries this stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Subscriber {
+    pub(crate) session: SessionKey,
+    pub(crate) track: usize,
+}
+
+/// A published stream.
+pub(crate) struct Stream {
+    /// Unique for the life of the core.
+    pub(crate) serial: u64,
+    pub(crate) owner: SessionKey,
+    pub(crate) kind: Kind,
+    pub(crate) ssrc: u32,
+    pub(crate) payloads: Vec<Payload>,
+    pub(crate) history: History,
+    /// Indices that arrived since the last poll for output, in order of arrival.
+    pub(crate) fresh: Vec<u64>,
+    /// Whether the stream is queued for output.
+    pub(crate) queued: bool,
+    pub(crate) gaps: Gaps,
+    pub(crate) reception: Reception,
+    pub(crate) clock: Option<SenderClock>,
+    pub(crate) keyframes: KeyframeRequests,
+    pub(crate) subscribers: Vec<Subscriber>,
+    pub(crate) last_arrival: Instant,
+    /// The highest index that arrived as an original.
+    pub(crate) last_index: Option<u64>,
+}
+
+/// What a stream is made of.
+pub(crate) struct Origin {
+    pub(crate) serial: u64,
+    pub(crate) owner: SessionKey,
+    pub(crate) kind: Kind,
+    pub(crate) ssrc: u32,
+}
+
+impl Stream {
+    pub(crate) fn new(origin: Origin, payloads: Vec<Payload>, now: Instant) -> Stream {
+        let clock_rate = payloads.first().map_or(90_000, |payload| payload.clock_rate);
+        Stream {
+            serial: origin.serial,
+            owner: origin.owner,
+            kind: origin.kind,
+            ssrc: origin.ssrc,
+            payloads,
+            history: History::new(origin.kind),
+            fresh: Vec::with_capacity(BATCH_PACKETS_MAX),
+            queued: false,
+            gaps: Gaps::new(),
+            reception: Reception::new(clock_rate, now),
+            clock: None,
+            keyframes: KeyframeRequests::default(),
+            subscribers: Vec::new(),
+            last_arrival: now,
+            last_index: None,
+        }
+    }
+
+    /// The payload with this payload type.
+    pub(crate) fn payload(&self, payload_type: u8) -> Option<&Payload> {
+        self.payloads.iter().find(|payload| payload.pt == payload_type)
+    }
+
+    /// The payload whose retransmissions have this payload type.
+    pub(crate) fn payload_of_rtx(&self, payload_type: u8) -> Option<&Payload> {
+        self.payloads
+            .iter()
+            .find(|payload| payload.rtx == Some(payload_type))
+    }
+}
