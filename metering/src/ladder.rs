@@ -190,7 +190,7 @@ impl Ladder {
         let runway = self.runway(spendable.msat, now);
         if self.step == Step::Held {
             self.decide_held(spendable, runway, now);
-        } else if spendable.exhausted || spendable.msat.is_zero() {
+        } else if spendable.exhausted || (spendable.msat.is_zero() && runway.is_some()) {
             let step = if self.held_recently(now) { Step::Ended } else { Step::Held };
             self.take(step, now);
         } else {

@@ -22,7 +22,7 @@ impl Books<'_> {
         if account.frozen {
             return Err(Refusal::Frozen.into());
         }
-        if account.available < open.minimum || account.available.is_zero() {
+        if account.available < open.minimum {
             return Err(Refusal::BalanceExhausted { available: account.available }.into());
         }
         let mut session = match self.session(open.session)? {
