@@ -130,7 +130,7 @@ impl TurnServer {
                 &mut self.counters.bytes_from_client,
             ),
         };
-        *packets = packets.saturating_sub(1);
+        *packets = packets.saturating_sub(charged.packets);
         *bytes = bytes.saturating_sub(charged.bytes);
     }
 }

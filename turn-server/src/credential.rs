@@ -25,12 +25,13 @@ pub struct Credential {
 impl Credential {
     /// A username that can make allocations until `expires`; an allocation made before then goes on.
     pub fn new(
-        username: String,
+        username: impl Into<String>,
         password: &str,
         session: SessionId,
         permit: Arc<Permit>,
         expires: Instant,
     ) -> Self {
+        let username = username.into();
         let key = stun::long_term_key(&username, REALM, password);
         Self {
             integrity: stun::integrity_key(&key),

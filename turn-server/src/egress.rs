@@ -43,6 +43,8 @@ pub struct Charged {
     pub allocation: AllocationKey,
     /// Which way.
     pub direction: Direction,
+    /// How many packets.
+    pub packets: u64,
     /// Application bytes.
     pub bytes: u64,
 }

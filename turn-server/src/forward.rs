@@ -40,7 +40,7 @@ impl TurnServer {
             .channels
             .peer(message.number, now)
             .ok_or(Discard::NoChannel)?;
-        self.to_peer(now, key, peer, message.data)
+        self.relay_to_peer(now, key, peer, message.data)
     }
 
     /// A Send indication from a client (RFC 8656 section 11.2).
@@ -59,11 +59,11 @@ impl TurnServer {
         let data = message
             .attribute(AttributeType::DATA)
             .ok_or(Discard::MalformedStun)?;
-        self.to_peer(now, key, peer, data)
+        self.relay_to_peer(now, key, peer, data)
     }
 
     /// The payload goes out as it came in: not even looked at.
-    fn to_peer<'a>(
+    fn relay_to_peer<'a>(
         &mut self,
         now: Instant,
         key: AllocationKey,
@@ -90,6 +90,7 @@ impl TurnServer {
         let charged = Some(Charged {
             allocation: key,
             direction,
+            packets: 1,
             bytes,
         });
         Ok(Transmit {
@@ -102,7 +103,7 @@ impl TurnServer {
     }
 
     /// `packet` is [`HEADROOM`] bytes and then what a peer sent.
-    pub(crate) fn to_client(
+    pub(crate) fn relay_to_client(
         &mut self,
         now: Instant,
         key: AllocationKey,
@@ -147,6 +148,7 @@ impl TurnServer {
         let charged = Charged {
             allocation: key,
             direction,
+            packets: 1,
             bytes,
         };
         Ok(Outgoing {

@@ -118,7 +118,7 @@ impl TurnServer {
         peer: SocketAddr,
         packet: &'a mut [u8],
     ) -> Option<Transmit<'a>> {
-        match self.to_client(now, allocation, peer, packet) {
+        match self.relay_to_client(now, allocation, peer, packet) {
             Ok(outgoing) => Some(Transmit {
                 via: Via::Listener,
                 destination: outgoing.five_tuple.client,

@@ -1,0 +1,225 @@
+//! Shards: one thread a core, each with its own sockets and both cores. Nothing on a shard waits, locks or allocates
+//! for a packet; the control plane and the cashier reach it through bounded queues.
+//!
+//! All shards share one public port for the SFU and one for TURN (SO_REUSEPORT), in groups whose size never changes:
+//! the kernel keeps a client's datagrams on one shard. A TURN client lives where its datagrams land. An SFU session
+//! lives on its room's shard, and what lands elsewhere is handed over ([`handover`]).
+
+mod batch;
+mod command;
+mod gauges;
+mod handover;
+mod mailbox;
+mod sfu_port;
+mod turn_port;
+mod worker;
+
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use datagram::{Fragmentation, Group, bind_group};
+use metering::SessionId;
+use rand::RngExt;
+use sfu::media::{Fingerprint, Kind, Mid};
+use tokio::sync::mpsc;
+use turn_server::{AddressPolicy, Census, Family};
+
+pub(crate) use command::{Command, EndReason, OpenSfu};
+pub(crate) use mailbox::ShardHandle;
+
+use crate::addresses::{advertised, of_this_machine};
+use crate::cashier::CashierHandle;
+use crate::config::Config;
+use handover::Peers;
+use turn_port::RelayAddresses;
+use worker::Worker;
+
+/// A ufrag names its shard with two hexadecimal digits.
+const SHARDS_MAX: usize = 256;
+
+/// What shards tell the control plane.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum ShardEvent {
+    /// DTLS is up.
+    Connected { session: SessionId },
+    /// The first authentic packet of a published m-line arrived.
+    Publishing { session: SessionId, mid: Mid, kind: Kind },
+    /// The session is over.
+    Closed { session: SessionId, reason: sfu::CloseReason },
+}
+
+/// What shards are made from.
+pub(crate) struct ShardConfig {
+    shards: usize,
+    sfu_listen: SocketAddr,
+    sfu_advertise: Vec<IpAddr>,
+    turn_listen: SocketAddr,
+    turn_advertise: Vec<IpAddr>,
+    /// Ports of our other listeners, which no TURN client may reach.
+    other_ports: Vec<u16>,
+    allow_loopback_peers: bool,
+    reduced_bits_per_second: u64,
+    audio_only_bits_per_second: u64,
+    burst_bytes: u64,
+    sfu: sfu::Config,
+}
+
+impl ShardConfig {
+    /// From what the operator set. `http` is where the front door listens.
+    pub(crate) fn new(config: &Config, http: SocketAddr) -> Self {
+        let wished = usize::try_from(config.relay.shards).unwrap_or(SHARDS_MAX);
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let shards = if wished == 0 { cores } else { wished }.min(SHARDS_MAX);
+        let sessions_max = usize::try_from(config.sfu.sessions_max).unwrap_or(usize::MAX);
+        Self {
+            shards,
+            sfu_listen: config.sfu.listen,
+            sfu_advertise: config.sfu.advertise.clone(),
+            turn_listen: config.turn.listen,
+            turn_advertise: config.turn.advertise.clone(),
+            other_ports: vec![http.port(), config.quic.listen.port()],
+            allow_loopback_peers: config.turn.allow_loopback_peers,
+            reduced_bits_per_second: config.ladder.turn_reduced_bits_per_second,
+            audio_only_bits_per_second: config.ladder.turn_audio_only_bits_per_second,
+            burst_bytes: config.ladder.turn_burst_bytes,
+            sfu: sfu::Config {
+                sessions_max,
+                reduced_video_bits_per_second: config.ladder.sfu_reduced_bits_per_second,
+                ..sfu::Config::default()
+            },
+        }
+    }
+
+    /// The TURN core's part, once the ports are known.
+    fn turn(&self, sfu: SocketAddr, turn: SocketAddr, relays: &RelayAddresses) -> turn_server::Config {
+        let mut own_addresses = of_this_machine();
+        own_addresses.extend(self.sfu_advertise.iter().chain(&self.turn_advertise));
+        own_addresses.extend([sfu.ip(), turn.ip()].into_iter().filter(|ip| !ip.is_unspecified()));
+        // Where the SFU is known under another address than it is bound to, clients name that one.
+        let sfu_addresses = advertised(sfu, &self.sfu_advertise).into_iter().chain([sfu]);
+        let mut own_listeners = self.other_ports.clone();
+        own_listeners.push(turn.port());
+        let policy = AddressPolicy {
+            own_addresses,
+            sfu: sfu_addresses.collect(),
+            own_listeners,
+            allow_loopback: self.allow_loopback_peers,
+            exceptions: Vec::new(),
+        };
+        turn_server::Config {
+            families: relays.families(),
+            reduced_bits_per_second: self.reduced_bits_per_second,
+            audio_only_bits_per_second: self.audio_only_bits_per_second,
+            burst_bytes: self.burst_bytes,
+            ..turn_server::Config::new(policy)
+        }
+    }
+
+    /// Where relayed addresses are, for each family that there is.
+    fn relays(&self, turn: SocketAddr) -> RelayAddresses {
+        let mut told: Vec<IpAddr> = advertised(turn, &self.turn_advertise).iter().map(SocketAddr::ip).collect();
+        let one_machine = self.allow_loopback_peers && told.iter().all(IpAddr::is_loopback);
+        if one_machine && told.iter().all(IpAddr::is_ipv4) {
+            // For trying out IPv6 allocations on a machine that may have no other IPv6.
+            told.push(Ipv6Addr::LOCALHOST.into());
+        }
+        RelayAddresses::new(&told, &of_this_machine())
+    }
+}
+
+/// All shards of a node.
+pub(crate) struct Shards {
+    handles: Vec<ShardHandle>,
+    threads: Vec<JoinHandle<()>>,
+    sfu: SocketAddr,
+    turn: SocketAddr,
+    fingerprint: Fingerprint,
+}
+
+impl Shards {
+    /// One a shard, in their order.
+    pub(crate) fn handles(&self) -> Vec<ShardHandle> {
+        self.handles.clone()
+    }
+
+    /// Where the SFU listens.
+    pub(crate) fn sfu_address(&self) -> SocketAddr {
+        self.sfu
+    }
+
+    /// Where the TURN server listens.
+    pub(crate) fn turn_address(&self) -> SocketAddr {
+        self.turn
+    }
+
+    /// Of the certificate that every shard shows.
+    pub(crate) fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint.clone()
+    }
+
+    /// Ends every session and waits for the threads: their last reports are then with the cashier.
+    pub(crate) fn stop(self) {
+        for (handle, thread) in self.handles.into_iter().zip(self.threads) {
+            while handle.send(Command::Stop).is_err() && !thread.is_finished() {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+            if thread.join().is_err() {
+                tracing::error!("a shard had panicked");
+            }
+        }
+    }
+}
+
+/// Opens the ports and starts the threads.
+pub(crate) fn spawn(
+    config: ShardConfig,
+    cashier: CashierHandle,
+    events: mpsc::Sender<ShardEvent>,
+) -> io::Result<Shards> {
+    let size = config.shards;
+    let Group { address: sfu, sockets: sfu_sockets } = bind_group(config.sfu_listen, size, Fragmentation::Forbidden)?;
+    let Group { address: turn, sockets: turn_sockets } = bind_group(config.turn_listen, size, Fragmentation::Allowed)?;
+    let certificate = sfu::dtls::Certificate::generate();
+    let fingerprint = certificate.fingerprint();
+    let relays = config.relays(turn);
+    let turn_config = config.turn(sfu, turn, &relays);
+    let census = Arc::new(Census::new());
+    let mut mailboxes = Vec::with_capacity(size);
+    for _ in 0..size {
+        mailboxes.push(mailbox::new()?);
+    }
+    let handles: Vec<ShardHandle> = mailboxes.iter().map(|mailbox| mailbox.handle()).collect();
+    let mut peers = Peers::among(&handles);
+    let mut threads = Vec::with_capacity(size);
+    let sockets = sfu_sockets.into_iter().zip(turn_sockets);
+    for (index, (mailbox, (sfu_socket, turn_socket))) in mailboxes.into_iter().zip(sockets).enumerate() {
+        let now = crate::clock::now();
+        let (sfu_seed, turn_seed): ([u8; 32], [u8; 32]) = (rand::rng().random(), rand::rng().random());
+        let worker = Worker::new(worker::Parts {
+            index,
+            mailbox,
+            sfu_socket,
+            turn_socket,
+            sfu: sfu::Sfu::new(config.sfu.clone(), certificate.clone(), sfu_seed),
+            turn: turn_server::TurnServer::new(turn_config.clone(), census.clone(), turn_seed, now),
+            census: census.clone(),
+            relays: relays.clone(),
+            peers: peers.remove(0),
+            cashier: cashier.clone(),
+            events: events.clone(),
+        })?;
+        let thread = std::thread::Builder::new().name(format!("shard-{index}"));
+        threads.push(thread.spawn(move || worker.run())?);
+    }
+    if config.allow_loopback_peers {
+        tracing::warn!("TURN clients may reach loopback addresses of this machine");
+    }
+    Ok(Shards { handles, threads, sfu, turn, fingerprint })
+}
+
+/// The family of an address that is bound or told.
+fn family(ip: IpAddr) -> Family {
+    Family::of(ip)
+}

@@ -1,0 +1,143 @@
+//! What a shard counts, published once a second under the names of the interface. Plain numbers until then.
+
+use std::io::ErrorKind;
+use std::time::{Duration, Instant};
+
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+
+/// How often counters are published.
+const PUBLISH_EVERY: Duration = Duration::from_secs(1);
+
+/// Datagrams in one send, at most (UDP_MAX_SEGMENTS).
+const SEGMENTS_MAX: usize = 64;
+
+/// Forwarding times kept between two publications; a busy shard samples.
+const SAMPLES_MAX: usize = 256;
+
+/// A counter and what was published of it.
+struct Published {
+    counter: Counter,
+    told: u64,
+}
+
+impl Published {
+    fn new(counter: Counter) -> Self {
+        Self { counter, told: 0 }
+    }
+
+    fn set(&mut self, value: u64) {
+        // Given-back packets can take a count down for a moment; a counter only goes up.
+        self.counter.increment(value.saturating_sub(self.told));
+        self.told = self.told.max(value);
+    }
+}
+
+/// The figures of one shard.
+pub(super) struct Gauges {
+    next: Instant,
+    sfu: [Published; 4],
+    turn: [Published; 4],
+    sfu_discards: Vec<Published>,
+    turn_discards: Vec<Published>,
+    auth_failures: Vec<Published>,
+    refused: [Published; 3],
+    refused_counts: [u64; 3],
+    allocations: Gauge,
+    allocations_told: usize,
+    batch_packets: Histogram,
+    batches: [u64; SEGMENTS_MAX + 1],
+    forward_seconds: Histogram,
+    forwarded: Vec<Duration>,
+}
+
+impl Gauges {
+    pub(super) fn new(now: Instant) -> Self {
+        let of = |name: &'static str, direction: &'static str| Published::new(counter!(name, "direction" => direction));
+        let four = |packets, bytes| [of(packets, "in"), of(packets, "out"), of(bytes, "in"), of(bytes, "out")];
+        let discard = |core: &'static str, reason: &'static str| {
+            Published::new(counter!("milliway_discards_total", "core" => core, "reason" => reason))
+        };
+        let auth = |reason: &turn_server::AuthFailure| {
+            Published::new(counter!("milliway_auth_failures_total", "reason" => reason.as_str()))
+        };
+        Self {
+            next: now,
+            sfu: four("milliway_sfu_packets_total", "milliway_sfu_bytes_total"),
+            turn: four("milliway_turn_packets_total", "milliway_turn_bytes_total"),
+            sfu_discards: sfu::Discard::ALL.iter().map(|reason| discard("sfu", reason.as_str())).collect(),
+            turn_discards: turn_server::Discard::ALL.iter().map(|reason| discard("turn", reason.as_str())).collect(),
+            auth_failures: turn_server::AuthFailure::ALL.iter().map(auth).collect(),
+            refused: ["kernel-buffer-full", "message-too-long", "kernel-refused"].map(|reason| discard("socket", reason)),
+            refused_counts: [0; 3],
+            allocations: gauge!("milliway_turn_allocations"),
+            allocations_told: 0,
+            batch_packets: histogram!("milliway_egress_batch_packets"),
+            batches: [0; SEGMENTS_MAX + 1],
+            forward_seconds: histogram!("milliway_forward_seconds"),
+            forwarded: Vec::with_capacity(SAMPLES_MAX),
+        }
+    }
+
+    /// One send of so many datagrams.
+    pub(super) fn batch(&mut self, datagrams: usize) {
+        self.batches[datagrams.min(SEGMENTS_MAX)] += 1;
+    }
+
+    /// The kernel refused so many datagrams.
+    pub(super) fn refused(&mut self, datagrams: u64, kind: ErrorKind) {
+        let which = match kind {
+            ErrorKind::WouldBlock => 0,
+            // EMSGSIZE has no kind of its own that is stable; it is what is left without one.
+            ErrorKind::InvalidInput | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => 2,
+            _ => 1,
+        };
+        self.refused_counts[which] += datagrams;
+    }
+
+    /// From receiving a batch to having sent what followed from it.
+    pub(super) fn forwarded(&mut self, took: Duration) {
+        if self.forwarded.len() < SAMPLES_MAX {
+            self.forwarded.push(took);
+        }
+    }
+
+    /// When figures are due.
+    pub(super) fn due(&self) -> Instant {
+        self.next
+    }
+
+    /// Publishes what is due.
+    pub(super) fn publish(
+        &mut self,
+        sfu: &sfu::Counters,
+        turn: &turn_server::Counters,
+        allocations: usize,
+        now: Instant,
+    ) {
+        if now < self.next {
+            return;
+        }
+        self.next = now + PUBLISH_EVERY;
+        let sfu_figures = [sfu.packets_in, sfu.packets_out, sfu.bytes_in, sfu.bytes_out];
+        let turn_figures =
+            [turn.packets_from_client, turn.packets_to_client, turn.bytes_from_client, turn.bytes_to_client];
+        self.sfu.iter_mut().zip(sfu_figures).for_each(|(published, value)| published.set(value));
+        self.turn.iter_mut().zip(turn_figures).for_each(|(published, value)| published.set(value));
+        self.sfu_discards.iter_mut().zip(sfu.discards()).for_each(|(published, (_, value))| published.set(value));
+        self.turn_discards.iter_mut().zip(turn.discards()).for_each(|(published, (_, value))| published.set(value));
+        self.auth_failures.iter_mut().zip(turn.auth_failures()).for_each(|(p, (_, value))| p.set(value));
+        self.refused.iter_mut().zip(self.refused_counts).for_each(|(published, value)| published.set(value));
+        // All shards share the gauge, so each adds and takes away its own.
+        self.allocations.increment(allocations as f64 - self.allocations_told as f64);
+        self.allocations_told = allocations;
+        for (datagrams, count) in self.batches.iter_mut().enumerate() {
+            if *count > 0 {
+                let count = usize::try_from(std::mem::take(count)).unwrap_or(usize::MAX);
+                self.batch_packets.record_many(datagrams as f64, count);
+            }
+        }
+        for took in self.forwarded.drain(..) {
+            self.forward_seconds.record(took.as_secs_f64());
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! The sockets of TURN: the listener that clients know, and a relayed port for each allocation.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use datagram::{Fragmentation, Socket};
+use mio::{Interest, Registry, Token};
+use turn_server::{AllocationKey, Family, Via};
+
+use super::family;
+
+/// The poll's token of the first relayed port; those of the listeners are below.
+pub(super) const FIRST_RELAY: usize = 3;
+
+/// Where relayed ports are opened, and under which address they are told.
+#[derive(Clone)]
+pub(super) struct RelayAddresses {
+    v4: Option<RelayAddress>,
+    v6: Option<RelayAddress>,
+}
+
+#[derive(Clone, Copy)]
+struct RelayAddress {
+    told: IpAddr,
+    bound: IpAddr,
+}
+
+impl RelayAddresses {
+    /// The first address of each family that is told. One that is not this machine's own is a NAT's in front of it; the
+    /// port is then opened on every address.
+    pub(super) fn new(told: &[IpAddr], local: &[IpAddr]) -> Self {
+        let first = |wanted: Family| {
+            let told = *told.iter().find(|ip| family(**ip) == wanted)?;
+            let unspecified = match wanted {
+                Family::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+                Family::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+            };
+            let bound = if told.is_loopback() || local.contains(&told) { told } else { unspecified };
+            Some(RelayAddress { told, bound })
+        };
+        Self { v4: first(Family::V4), v6: first(Family::V6) }
+    }
+
+    pub(super) fn families(&self) -> Vec<Family> {
+        [self.v4.map(|_| Family::V4), self.v6.map(|_| Family::V6)].into_iter().flatten().collect()
+    }
+
+    fn of(&self, family: Family) -> Option<RelayAddress> {
+        match family {
+            Family::V4 => self.v4,
+            Family::V6 => self.v6,
+        }
+    }
+}
+
+/// All sockets of TURN on one shard.
+pub(super) struct TurnSockets {
+    pub(super) listener: Socket,
+    addresses: RelayAddresses,
+    /// By the allocation's slot.
+    relays: Vec<Option<Relay>>,
+}
+
+struct Relay {
+    allocation: AllocationKey,
+    socket: Socket,
+}
+
+impl TurnSockets {
+    pub(super) fn new(listener: Socket, addresses: RelayAddresses) -> Self {
+        Self { listener, addresses, relays: Vec::new() }
+    }
+
+    /// Opens a relayed port; the address that the client is told.
+    pub(super) fn open(
+        &mut self,
+        registry: &Registry,
+        allocation: AllocationKey,
+        family: Family,
+        port: u16,
+    ) -> io::Result<SocketAddr> {
+        let address = self.addresses.of(family).ok_or(io::ErrorKind::AddrNotAvailable)?;
+        let mut socket = Socket::bind(SocketAddr::new(address.bound, port), Fragmentation::Allowed)?;
+        let slot = allocation.slot();
+        registry.register(&mut socket, Token(FIRST_RELAY + slot), Interest::READABLE)?;
+        if self.relays.len() <= slot {
+            self.relays.resize_with(slot + 1, || None);
+        }
+        self.relays[slot] = Some(Relay { allocation, socket });
+        Ok(SocketAddr::new(address.told, port))
+    }
+
+    /// Closes an allocation's port, if it is open.
+    pub(super) fn close(&mut self, registry: &Registry, allocation: AllocationKey) {
+        let Some(place) = self.relays.get_mut(allocation.slot()) else { return };
+        if let Some(mut relay) = place.take_if(|relay| relay.allocation == allocation) {
+            // Closing the descriptor takes it out of the poll anyway.
+            let _ = registry.deregister(&mut relay.socket);
+        }
+    }
+
+    /// The relayed port in this slot.
+    pub(super) fn relay(&self, slot: usize) -> Option<(AllocationKey, &Socket)> {
+        let relay = self.relays.get(slot)?.as_ref()?;
+        Some((relay.allocation, &relay.socket))
+    }
+
+    /// The socket that something leaves through.
+    pub(super) fn via(&mut self, via: Via) -> Option<&mut Socket> {
+        match via {
+            Via::Listener => Some(&mut self.listener),
+            Via::Relay(allocation) => {
+                let relay = self.relays.get_mut(allocation.slot())?.as_mut()?;
+                (relay.allocation == allocation).then_some(&mut relay.socket)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_local_address_is_bound_and_one_of_a_nat_is_only_told() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let addresses = RelayAddresses::new(&[ip("203.0.113.5"), ip("2001:db8::5")], &[ip("2001:db8::5")]);
+        assert_eq!(addresses.families(), [Family::V4, Family::V6]);
+        let v4 = addresses.of(Family::V4).unwrap();
+        assert_eq!((v4.told, v4.bound), (ip("203.0.113.5"), ip("0.0.0.0")));
+        let v6 = addresses.of(Family::V6).unwrap();
+        assert_eq!((v6.told, v6.bound), (ip("2001:db8::5"), ip("2001:db8::5")));
+        assert_eq!(RelayAddresses::new(&[ip("127.0.0.1")], &[]).families(), [Family::V4]);
+    }
+}

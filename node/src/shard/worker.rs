@@ -1,0 +1,419 @@
+//! The loop of one shard: wait for sockets, bell or time; take a batch of each; send what follows; tell who has to know.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use datagram::{Inbox, Socket};
+use identity::Permit;
+use metering::{AccountId, Allowance, SessionId};
+use mio::{Events, Interest, Token};
+use sfu::{CloseReason, Sfu};
+use tokio::sync::mpsc;
+use turn_server::{AllocationKey, Census, Refusal, TurnServer};
+
+use super::ShardEvent;
+use super::batch::Batch;
+use super::command::{Command, EndReason, OpenSfu};
+use super::gauges::Gauges;
+use super::handover::{Parcel, Peers};
+use super::mailbox::{BELL, Mailbox};
+use super::sfu_port::SfuPort;
+use super::turn_port::{FIRST_RELAY, RelayAddresses, TurnSockets};
+use crate::cashier::{self, CashierHandle, TurnAdmission};
+use crate::clock;
+
+const SFU: Token = Token(1);
+const TURN: Token = Token(2);
+
+/// Readiness taken from one poll.
+const EVENTS_MAX: usize = 1_024;
+
+/// Commands and parcels taken before packets get their turn again.
+const COMMANDS_A_ROUND: usize = 256;
+const PARCELS_A_ROUND: usize = 256;
+
+/// The longest sleep, for what a lost wake-up would otherwise leave lying.
+const SLEEP_MAX: Duration = Duration::from_millis(500);
+
+/// What a worker is made from.
+pub(super) struct Parts {
+    pub(super) index: usize,
+    pub(super) mailbox: Mailbox,
+    pub(super) sfu_socket: Socket,
+    pub(super) turn_socket: Socket,
+    pub(super) sfu: Sfu,
+    pub(super) turn: TurnServer,
+    pub(super) census: Arc<Census>,
+    pub(super) relays: RelayAddresses,
+    pub(super) peers: Peers,
+    pub(super) cashier: CashierHandle,
+    pub(super) events: mpsc::Sender<ShardEvent>,
+}
+
+/// One shard.
+pub(super) struct Worker {
+    index: usize,
+    mailbox: Mailbox,
+    inbox: Inbox,
+    sfu: SfuPort,
+    sockets: TurnSockets,
+    turn: TurnServer,
+    batch: Batch,
+    peers: Peers,
+    gauges: Gauges,
+    census: Arc<Census>,
+    cashier: CashierHandle,
+    events: mpsc::Sender<ShardEvent>,
+    /// The SFU sessions that are open here.
+    sessions: HashMap<SessionId, Arc<Permit>>,
+    /// Sockets that may have more to give; the poll does not say so again.
+    ready: VecDeque<Token>,
+    mail: bool,
+    draining: bool,
+}
+
+impl Worker {
+    pub(super) fn new(parts: Parts) -> io::Result<Self> {
+        let Parts { mut sfu_socket, mut turn_socket, mailbox, .. } = parts;
+        let registry = mailbox.poll.registry();
+        registry.register(&mut sfu_socket, SFU, Interest::READABLE)?;
+        registry.register(&mut turn_socket, TURN, Interest::READABLE)?;
+        Ok(Self {
+            index: parts.index,
+            mailbox,
+            inbox: Inbox::new(),
+            sfu: SfuPort::new(sfu_socket, parts.sfu),
+            sockets: TurnSockets::new(turn_socket, parts.relays),
+            turn: parts.turn,
+            batch: Batch::new(),
+            peers: parts.peers,
+            gauges: Gauges::new(clock::now()),
+            census: parts.census,
+            cashier: parts.cashier,
+            events: parts.events,
+            sessions: HashMap::new(),
+            ready: VecDeque::with_capacity(EVENTS_MAX),
+            mail: true,
+            draining: false,
+        })
+    }
+
+    /// Runs until it is told to stop.
+    pub(super) fn run(mut self) {
+        pin(self.index);
+        let mut polled = Events::with_capacity(EVENTS_MAX);
+        loop {
+            let timeout = self.timeout(clock::now());
+            match self.mailbox.poll.poll(&mut polled, Some(timeout)) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    tracing::error!(shard = self.index, %error, "the poll failed");
+                    return;
+                }
+            }
+            for event in &polled {
+                match event.token() {
+                    BELL => self.mail = true,
+                    token => self.ready_again(token),
+                }
+            }
+            let now = clock::now();
+            if self.mail && !self.read_mail(now) {
+                self.settle(now);
+                return;
+            }
+            self.read_sockets(now);
+            self.sfu.sfu.handle_timeout(now);
+            self.turn.handle_timeout(now);
+            self.flush(now);
+            self.gauges.publish(self.sfu.sfu.counters(), self.turn.counters(), self.turn.allocations(), now);
+        }
+    }
+
+    fn timeout(&self, now: Instant) -> Duration {
+        if !self.ready.is_empty() || self.mail {
+            return Duration::ZERO;
+        }
+        let due = [self.sfu.sfu.poll_timeout(), self.turn.poll_timeout(), Some(self.gauges.due())];
+        let first = due.into_iter().flatten().min();
+        first.map_or(SLEEP_MAX, |first| first.saturating_duration_since(now)).min(SLEEP_MAX)
+    }
+
+    fn ready_again(&mut self, token: Token) {
+        if !self.ready.contains(&token) {
+            self.ready.push_back(token);
+        }
+    }
+
+    /// Takes one batch of each socket that has something; who has more comes again in the next round.
+    fn read_sockets(&mut self, now: Instant) {
+        for _ in 0..self.ready.len() {
+            let Some(token) = self.ready.pop_front() else { return };
+            let received = match token {
+                SFU => self.sfu.socket.receive(&mut self.inbox),
+                TURN => self.sockets.listener.receive(&mut self.inbox),
+                Token(relay) => match self.sockets.relay(relay.saturating_sub(FIRST_RELAY)) {
+                    Some((_, socket)) => socket.receive(&mut self.inbox),
+                    None => continue,
+                },
+            };
+            match received {
+                Ok(0) => continue,
+                Ok(_) => {}
+                Err(error) => {
+                    // One datagram's error (an ICMP message, say) is not the socket's: look again.
+                    tracing::debug!(shard = self.index, %error, "receiving failed");
+                    self.ready.push_back(token);
+                    continue;
+                }
+            }
+            match token {
+                SFU => {
+                    self.sfu.receive(&mut self.inbox, &mut self.peers, now);
+                    self.sfu.flush(&mut self.peers, &mut self.gauges, now);
+                }
+                TURN => self.from_clients(now),
+                Token(relay) => self.from_peers(relay - FIRST_RELAY, now),
+            }
+            self.gauges.forwarded(clock::now().saturating_duration_since(now));
+            if !self.inbox.drained() {
+                self.ready.push_back(token);
+            }
+        }
+    }
+
+    /// What clients sent to the TURN listener.
+    fn from_clients(&mut self, now: Instant) {
+        let Self { inbox, turn, batch, sockets, gauges, .. } = self;
+        for index in 0..inbox.filled() {
+            let Some((meta, mut datagrams)) = inbox.datagrams(index) else { continue };
+            let alone = datagrams.remaining() == 1;
+            while let Some(datagram) = datagrams.next_datagram() {
+                let Some(transmit) = turn.handle_client(now, meta.source, meta.local_ip, datagram) else { continue };
+                let unsent = batch.forward(&transmit, alone, sockets, gauges);
+                unsent.give_back(turn);
+            }
+            batch.finish(sockets, gauges).give_back(turn);
+        }
+        self.turn_events(now);
+    }
+
+    /// What peers sent to a relayed port.
+    fn from_peers(&mut self, slot: usize, now: Instant) {
+        let Self { inbox, turn, batch, sockets, gauges, .. } = self;
+        let Some((allocation, _)) = sockets.relay(slot) else { return };
+        for index in 0..inbox.filled() {
+            let Some((meta, mut datagrams)) = inbox.datagrams(index) else { continue };
+            let alone = datagrams.remaining() == 1;
+            while let Some(packet) = datagrams.next_with_headroom() {
+                let Some(transmit) = turn.handle_peer(now, allocation, meta.source, packet) else { continue };
+                let unsent = batch.forward(&transmit, alone, sockets, gauges);
+                unsent.give_back(turn);
+            }
+            batch.finish(sockets, gauges).give_back(turn);
+        }
+        self.turn_events(now);
+    }
+
+    /// Commands and parcels. False once told to stop.
+    fn read_mail(&mut self, now: Instant) -> bool {
+        self.mailbox.answer_bell();
+        let mut more = false;
+        for left in (0..COMMANDS_A_ROUND).rev() {
+            match self.mailbox.next_command() {
+                Some(Command::Stop) => return false,
+                Some(command) => self.obey(command, now),
+                None => break,
+            }
+            more |= left == 0;
+        }
+        for left in (0..PARCELS_A_ROUND).rev() {
+            match self.mailbox.next_parcel() {
+                Some(Parcel::Datagram(mut datagram)) => {
+                    let (source, local_ip) = (datagram.source, datagram.local_ip);
+                    self.sfu.take(source, local_ip, datagram.bytes(), now);
+                }
+                Some(Parcel::Owner { address, shard }) => self.peers.learn(address, shard, now),
+                None => break,
+            }
+            more |= left == 0;
+        }
+        self.mail = more;
+        true
+    }
+
+    fn obey(&mut self, command: Command, now: Instant) {
+        match command {
+            Command::OpenSfu(open) => self.open_sfu(*open, now),
+            Command::SetMedia { session, media } => self.sfu.sfu.set_media(session, *media),
+            Command::SetTransport { session, transport } => self.sfu.sfu.set_transport(session, *transport),
+            Command::Route { subscriber, mid, source } => self.sfu.sfu.route(subscriber, mid, source),
+            Command::CloseSfu { session, reason } => self.sfu.sfu.close(session, reason, now),
+            Command::AddTurnCredential(credential) => {
+                if !self.turn.add_credential(credential, now) {
+                    tracing::warn!(shard = self.index, "too many TURN usernames");
+                }
+            }
+            // A session is either the SFU's or TURN's; the other core does not know it and ignores it.
+            Command::Grant { session, lease, granted_total } => {
+                if self.sessions.contains_key(&session) {
+                    self.sfu.sfu.grant(session, granted_total);
+                } else {
+                    self.turn.grant(lease, granted_total);
+                }
+            }
+            Command::SetStep { session, step } => {
+                if self.sessions.contains_key(&session) {
+                    self.sfu.sfu.set_step(session, step, now);
+                } else {
+                    self.turn.set_step(session, step, now);
+                }
+            }
+            Command::TurnAdmitted { allocation, session, lease, granted, rates, step } => {
+                let allowance = Allowance::new(lease, session, rates, granted);
+                let answer = self.turn.admitted(AllocationKey::new(allocation), allowance, step, now);
+                self.batch.answer(answer, &mut self.sockets, &mut self.gauges);
+            }
+            Command::TurnRefused { allocation, reason } => {
+                let answer = self.turn.refused(AllocationKey::new(allocation), reason, now);
+                self.batch.answer(answer, &mut self.sockets, &mut self.gauges);
+            }
+            Command::End { session, reason } => {
+                self.sfu.sfu.close(session, close_reason(reason), now);
+                self.turn.end(session, now);
+            }
+            Command::Drain => {
+                self.draining = true;
+                self.turn.drain();
+            }
+            Command::Stop => {}
+        }
+    }
+
+    fn open_sfu(&mut self, open: OpenSfu, now: Instant) {
+        let OpenSfu { session, permit, transport, media, allowance, reply } = open;
+        // Kept for the case that the core does not take the session: its lease then goes back.
+        let mut unused = allowance.clone();
+        let outcome = match self.draining {
+            true => Err(sfu::Refused::Capacity),
+            false => self.sfu.sfu.open(session, permit.clone(), transport, allowance, now),
+        };
+        match outcome {
+            Ok(()) => {
+                self.sfu.sfu.set_media(session, media);
+                self.census.call_opened(permit.account());
+                self.sessions.insert(session, permit);
+            }
+            Err(_) => self.cashier.try_report(self.index, unused.close(now)),
+        }
+        if let Some(reply) = reply {
+            // Who asked may have given up.
+            let _ = reply.send(outcome);
+        }
+    }
+
+    /// Sends and tells whatever the cores have to send and to tell.
+    fn flush(&mut self, now: Instant) {
+        self.sfu.flush(&mut self.peers, &mut self.gauges, now);
+        self.sfu_events();
+        self.turn_events(now);
+    }
+
+    fn sfu_events(&mut self) {
+        while let Some(event) = self.sfu.sfu.poll_event() {
+            match event {
+                sfu::Event::Connected { session } => self.tell(ShardEvent::Connected { session }),
+                sfu::Event::Publishing { session, mid, kind } => {
+                    self.tell(ShardEvent::Publishing { session, mid, kind });
+                }
+                sfu::Event::Report { report, .. } => self.cashier.try_report(self.index, report),
+                sfu::Event::Closed { session, reason, report } => {
+                    self.cashier.try_report(self.index, report);
+                    if let Some(permit) = self.sessions.remove(&session) {
+                        self.census.call_closed(permit.account());
+                    }
+                    self.tell(ShardEvent::Closed { session, reason });
+                }
+            }
+        }
+    }
+
+    fn turn_events(&mut self, now: Instant) {
+        while let Some(event) = self.turn.poll_event() {
+            match event {
+                turn_server::Event::Admit { allocation, session, permit } => {
+                    let admission = TurnAdmission {
+                        shard: self.index,
+                        allocation: allocation.get(),
+                        session,
+                        account: AccountId::new(permit.account()),
+                        cap: cashier::cap(&permit),
+                    };
+                    if !self.cashier.try_turn_admit(admission) {
+                        let answer = self.turn.refused(allocation, Refusal::Unavailable, now);
+                        self.batch.answer(answer, &mut self.sockets, &mut self.gauges);
+                    }
+                }
+                turn_server::Event::OpenRelay { allocation, family, port } => {
+                    let answer = match self.sockets.open(self.mailbox.poll.registry(), allocation, family, port) {
+                        Ok(relayed) => self.turn.relay_opened(allocation, relayed, now),
+                        Err(error) => {
+                            tracing::debug!(shard = self.index, %error, "a relayed port was not opened");
+                            self.turn.relay_failed(allocation, now)
+                        }
+                    };
+                    self.batch.answer(answer, &mut self.sockets, &mut self.gauges);
+                }
+                turn_server::Event::CloseRelay { allocation } => {
+                    self.sockets.close(self.mailbox.poll.registry(), allocation);
+                }
+                turn_server::Event::Report(report) => self.cashier.try_report(self.index, report),
+                turn_server::Event::Closed { session, reason, .. } => {
+                    tracing::debug!(shard = self.index, %session, ?reason, "allocation closed");
+                }
+            }
+        }
+    }
+
+    fn tell(&self, event: ShardEvent) {
+        if self.events.try_send(event).is_err() {
+            tracing::warn!(shard = self.index, "the control plane is behind; it was not told of an event");
+        }
+    }
+
+    /// Ends everything, each session with its last report.
+    fn settle(&mut self, now: Instant) {
+        let open: Vec<SessionId> = self.sessions.keys().copied().collect();
+        for session in open {
+            self.sfu.sfu.close(session, CloseReason::Drain, now);
+        }
+        self.turn.end_all(now);
+        self.flush(now);
+    }
+}
+
+fn close_reason(reason: EndReason) -> CloseReason {
+    match reason {
+        EndReason::BalanceExhausted => CloseReason::Balance,
+        EndReason::Denied => CloseReason::Policy,
+        EndReason::Draining => CloseReason::Drain,
+    }
+}
+
+/// Keeps the shard on one core, so that its caches stay its own. A machine that does not allow it runs as well.
+fn pin(index: usize) {
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+    let Ok(allowed) = sched_getaffinity(None) else { return };
+    let cores: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core)).collect();
+    if cores.is_empty() {
+        return;
+    }
+    let mut own = CpuSet::new();
+    own.set(cores[index % cores.len()]);
+    if let Err(error) = sched_setaffinity(None, &own) {
+        tracing::debug!(%error, "a shard is not kept on its core");
+    }
+}
