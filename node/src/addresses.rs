@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The addresses of this machine's interfaces, as the kernel lists them. Empty where /proc is not to be had.
-fn of_this_machine() -> Vec<IpAddr> {
+pub(crate) fn of_this_machine() -> Vec<IpAddr> {
     let trie = std::fs::read_to_string("/proc/net/fib_trie").unwrap_or_default();
     let inet6 = std::fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
     let mut all: Vec<IpAddr> = in_fib_trie(&trie).into_iter().map(IpAddr::V4).collect();

