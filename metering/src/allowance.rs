@@ -33,7 +33,10 @@ const _: () = assert!(
     SPENDING_LIFETIME.as_secs() > 2 * IDLE_REPORT_INTERVAL.as_secs(),
     "an idle meter must be answered at least twice before it stops"
 );
-const _: () = assert!(TIME_AHEAD.as_nanos() >= REPORT_INTERVAL.as_nanos(), "time is seen at every report");
+const _: () = assert!(
+    TIME_AHEAD.as_nanos() >= REPORT_INTERVAL.as_nanos(),
+    "time is seen at every report"
+);
 
 /// Which way bytes went, seen from the relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -313,10 +316,19 @@ impl Allowance {
             self.exhausted = true;
         }
         let renew = self.state == State::Open && self.used_at(owed) >= self.renew_at;
-        let ends = self.segment_opened.is_some_and(|opened| now.duration_since(opened) >= SEGMENT_DURATION);
-        let interval = if running { REPORT_INTERVAL } else { IDLE_REPORT_INTERVAL };
-        let elapsed = self.reported_at.is_some_and(|reported| now.duration_since(reported) >= interval);
-        let news = self.urgent || (self.exhausted && !self.exhausted_told) || (renew && !self.renew_told && running);
+        let ends = self
+            .segment_opened
+            .is_some_and(|opened| now.duration_since(opened) >= SEGMENT_DURATION);
+        let interval = if running {
+            REPORT_INTERVAL
+        } else {
+            IDLE_REPORT_INTERVAL
+        };
+        let elapsed = self
+            .reported_at
+            .is_some_and(|reported| now.duration_since(reported) >= interval);
+        let news =
+            self.urgent || (self.exhausted && !self.exhausted_told) || (renew && !self.renew_told && running);
         if !(ends || elapsed || news) {
             return None;
         }
@@ -340,7 +352,14 @@ impl Allowance {
         if self.urgent {
             return Some(reported);
         }
-        Some(reported + if self.counted_to.is_some() { REPORT_INTERVAL } else { IDLE_REPORT_INTERVAL })
+        Some(
+            reported
+                + if self.counted_to.is_some() {
+                    REPORT_INTERVAL
+                } else {
+                    IDLE_REPORT_INTERVAL
+                },
+        )
     }
 
     /// Ends the lease. Time counts up to `at`, which may be before what was counted already: the last time that the
@@ -383,7 +402,10 @@ impl Allowance {
         let budget = self.budget();
         if meter::owed(&self.rates, self.bytes_out, self.bytes_in, total) <= budget {
             self.nanoseconds = total;
-        } else if let Some(left) = budget.saturating_sub(self.owed()).checked_div(u128::from(self.rates.second)) {
+        } else if let Some(left) = budget
+            .saturating_sub(self.owed())
+            .checked_div(u128::from(self.rates.second))
+        {
             let left = u64::try_from(left).unwrap_or(u64::MAX);
             self.nanoseconds = total.min(self.nanoseconds.saturating_add(left));
         }
@@ -407,7 +429,9 @@ impl Allowance {
         self.exhausted = false;
         self.urgent = false;
         // A close may carry an instant in the past; the rhythm does not go back.
-        self.reported_at = self.reported_at.map_or(Some(now), |reported| Some(reported.max(now)));
+        self.reported_at = self
+            .reported_at
+            .map_or(Some(now), |reported| Some(reported.max(now)));
         self.unanswered.get_or_insert(now);
         Report {
             lease: self.lease,
@@ -425,7 +449,12 @@ impl Allowance {
     }
 
     fn usage_owing(&self, debit: Msat) -> Usage {
-        Usage { bytes_out: self.bytes_out, bytes_in: self.bytes_in, nanoseconds: self.nanoseconds, debit }
+        Usage {
+            bytes_out: self.bytes_out,
+            bytes_in: self.bytes_in,
+            nanoseconds: self.nanoseconds,
+            debit,
+        }
     }
 
     fn owed(&self) -> u128 {
@@ -468,13 +497,23 @@ impl RateLimit {
     fn new(max_msat_per_second: u64, msat_per_second: u64) -> Self {
         let refill = max_msat_per_second.saturating_sub(msat_per_second);
         let capacity = u128::from(refill) * UNITS_PER_MSAT;
-        Self { capacity, refill_per_nanosecond: u128::from(refill), level: capacity, filled_at: None }
+        Self {
+            capacity,
+            refill_per_nanosecond: u128::from(refill),
+            level: capacity,
+            filled_at: None,
+        }
     }
 
     fn take(&mut self, units: u128, now: Instant) -> Result<(), Exhausted> {
         let filled_at = *self.filled_at.get_or_insert(now);
-        let passed = now.saturating_duration_since(filled_at).as_nanos().min(u128::from(u64::MAX));
-        self.level = self.capacity.min(self.level + passed * self.refill_per_nanosecond);
+        let passed = now
+            .saturating_duration_since(filled_at)
+            .as_nanos()
+            .min(u128::from(u64::MAX));
+        self.level = self
+            .capacity
+            .min(self.level + passed * self.refill_per_nanosecond);
         self.filled_at = Some(filled_at.max(now));
         self.level = self.level.checked_sub(units).ok_or(Exhausted::RateLimited)?;
         Ok(())

@@ -56,7 +56,9 @@ impl Serialize for SessionId {
 
 impl<'de> Deserialize<'de> for SessionId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(de::Error::custom)
     }
 }
 
@@ -121,10 +123,9 @@ impl From<AccountId> for String {
 // People do not print: the method and a short hash (FNV-1a) are enough to tell two accounts apart in a log.
 impl fmt::Debug for AccountId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let hash = self
-            .0
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        let hash = self.0.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
         let mut parts = self.0.splitn(3, ':');
         match (parts.next(), parts.next()) {
             (Some("did"), Some(method)) => write!(f, "did:{}:#{:08x}", method.escape_debug(), hash >> 32),
@@ -147,7 +148,14 @@ mod tests {
 
     #[test]
     fn a_session_id_has_one_spelling() {
-        for text in ["", "ab", "00000000000000AB", "+0000000000000ab", "00000000000000ab0", "０000000000000ab"] {
+        for text in [
+            "",
+            "ab",
+            "00000000000000AB",
+            "+0000000000000ab",
+            "00000000000000ab0",
+            "０000000000000ab",
+        ] {
             assert_eq!(text.parse::<SessionId>(), Err(NotASessionId), "{text}");
         }
     }

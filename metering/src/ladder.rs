@@ -121,7 +121,13 @@ pub struct Ladder {
 impl Ladder {
     /// A ladder at its top, with no leases.
     pub fn new(config: LadderConfig) -> Self {
-        Self { config, step: Step::Full, burns: BTreeMap::new(), rising_since: None, held_at: None }
+        Self {
+            config,
+            step: Step::Full,
+            burns: BTreeMap::new(),
+            rising_since: None,
+            held_at: None,
+        }
     }
 
     /// The step that the account's sessions are at.
@@ -147,8 +153,18 @@ impl Ladder {
             self.rising_since = None;
         }
         let estimate = u128::from(estimate.get()) * UNITS_PER_MSAT;
-        let kept = (self.step >= Step::Reduced).then_some(Kept { units: estimate, until: None });
-        self.burns.insert(lease, Burn { estimate, samples: VecDeque::with_capacity(SAMPLES_MAX), kept });
+        let kept = (self.step >= Step::Reduced).then_some(Kept {
+            units: estimate,
+            until: None,
+        });
+        self.burns.insert(
+            lease,
+            Burn {
+                estimate,
+                samples: VecDeque::with_capacity(SAMPLES_MAX),
+                kept,
+            },
+        );
     }
 
     /// A lease leaves.
@@ -164,9 +180,9 @@ impl Ladder {
         }
     }
 
-    /// What a lease burns at present, in 10^-9 msat a second.
-    pub fn lease_burn(&self, lease: LeaseId) -> u128 {
-        self.burns.get(&lease).map_or(0, Burn::live)
+    /// What a lease burns at full quality, in 10^-9 msat a second.
+    pub fn lease_burn(&self, lease: LeaseId, now: Instant) -> u128 {
+        self.burns.get(&lease).map_or(0, |burn| burn.full(now))
     }
 
     /// What all of the account's sessions burn at full quality, in 10^-9 msat a second.
@@ -178,7 +194,9 @@ impl Ladder {
     pub fn runway(&self, spendable: Msat, now: Instant) -> Option<Duration> {
         let burn = self.full_burn(now);
         let milliseconds = (u128::from(spendable.get()) * UNITS_PER_MSAT * 1_000).checked_div(burn)?;
-        Some(Duration::from_millis(u64::try_from(milliseconds).unwrap_or(u64::MAX)))
+        Some(Duration::from_millis(
+            u64::try_from(milliseconds).unwrap_or(u64::MAX),
+        ))
     }
 
     /// Looks at what is left and takes a step where one is due. Returns it if it is another than before.
@@ -191,7 +209,11 @@ impl Ladder {
         if self.step == Step::Held {
             self.decide_held(spendable, runway, now);
         } else if spendable.exhausted || (spendable.msat.is_zero() && runway.is_some()) {
-            let step = if self.held_recently(now) { Step::Ended } else { Step::Held };
+            let step = if self.held_recently(now) {
+                Step::Ended
+            } else {
+                Step::Held
+            };
             self.take(step, now);
         } else {
             self.decide_running(spendable, runway, now);
@@ -209,11 +231,17 @@ impl Ladder {
 
     fn decide_held(&mut self, spendable: Spendable, runway: Option<Duration>, now: Instant) {
         // What the settled leases gave back is too little to go on with, so only a top-up resumes.
-        let enough = !spendable.msat.is_zero() && runway.is_none_or(|runway| runway >= Duration::from_secs(1));
+        let enough =
+            !spendable.msat.is_zero() && runway.is_none_or(|runway| runway >= Duration::from_secs(1));
         if spendable.topped_up && enough {
-            let step = self.step_at(runway, self.config.rise_percent).min(Step::AudioOnly);
+            let step = self
+                .step_at(runway, self.config.rise_percent)
+                .min(Step::AudioOnly);
             self.take(step, now);
-        } else if self.held_at.is_none_or(|held| now.duration_since(held) >= self.hold()) {
+        } else if self
+            .held_at
+            .is_none_or(|held| now.duration_since(held) >= self.hold())
+        {
             self.take(Step::Ended, now);
         }
     }
@@ -240,7 +268,10 @@ impl Ladder {
             // Back at full quality, what was kept stands in until the average has forgotten the cut.
             let until = now + Duration::from_secs(u64::from(self.config.average_seconds));
             for burn in self.burns.values_mut() {
-                let kept = Kept { units: burn.full(now), until: (!is_cut).then_some(until) };
+                let kept = Kept {
+                    units: burn.full(now),
+                    until: (!is_cut).then_some(until),
+                };
                 burn.kept = Some(kept);
             }
         }
@@ -267,7 +298,8 @@ impl Ladder {
 
     fn held_recently(&self, now: Instant) -> bool {
         let again = Duration::from_secs(u64::from(self.config.hold_again_seconds));
-        self.held_at.is_some_and(|held| now.saturating_duration_since(held) < again)
+        self.held_at
+            .is_some_and(|held| now.saturating_duration_since(held) < again)
     }
 
     fn hold(&self) -> Duration {
@@ -306,7 +338,11 @@ impl Burn {
             let start = now.checked_sub(segment_age.min(window)).unwrap_or(now);
             self.samples.push_back((start, 0));
         }
-        if self.samples.back().is_some_and(|(at, _)| now.duration_since(*at) < Duration::from_millis(400)) {
+        if self
+            .samples
+            .back()
+            .is_some_and(|(at, _)| now.duration_since(*at) < Duration::from_millis(400))
+        {
             // Several leases' worth of early reports must not push the window's start out.
             if self.samples.len() > 1 {
                 self.samples.pop_back();
@@ -319,15 +355,26 @@ impl Burn {
         {
             self.samples.pop_front();
         }
+        let live = self.live();
+        if let Some(kept) = self.kept.as_mut().filter(|kept| kept.until.is_none()) {
+            // Cut before it was known: what is kept may grow, and never shrinks.
+            kept.units = kept.units.max(live);
+        }
     }
 
     fn live(&self) -> u128 {
-        let (Some(first), Some(last)) = (self.samples.front(), self.samples.back()) else { return self.estimate };
+        let (Some(first), Some(last)) = (self.samples.front(), self.samples.back()) else {
+            return self.estimate;
+        };
         let elapsed = last.0.duration_since(first.0);
         let nanoseconds = elapsed.max(AVERAGE_MIN).as_nanos();
         let used = last.1.saturating_sub(first.1).min(u128::MAX / UNITS_PER_MSAT);
         let average = used * UNITS_PER_MSAT / nanoseconds;
-        if elapsed < AVERAGE_MIN { average.max(self.estimate) } else { average }
+        if elapsed < AVERAGE_MIN {
+            average.max(self.estimate)
+        } else {
+            average
+        }
     }
 
     fn full(&self, now: Instant) -> u128 {

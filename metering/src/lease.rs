@@ -52,25 +52,44 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const RATES: Rates = Rates { out: 50, in_: 0, second: 8 };
+    const RATES: Rates = Rates {
+        out: 50,
+        in_: 0,
+        second: 8,
+    };
 
     #[test]
     fn a_rich_account_grants_ten_seconds_of_burn() {
         let want = renewal_want(17_500_000_000);
         assert_eq!(want, Msat::new(175));
-        assert_eq!(grant(Msat::new(1_000_000), 1, Msat::ZERO, want, Msat::new(26)), want);
+        assert_eq!(
+            grant(Msat::new(1_000_000), 1, Msat::ZERO, want, Msat::new(26)),
+            want
+        );
     }
 
     #[test]
     fn one_session_never_takes_what_the_next_needs() {
-        assert_eq!(grant(Msat::new(90), 1, Msat::ZERO, Msat::new(175), Msat::new(26)), Msat::new(45));
-        assert_eq!(grant(Msat::new(90), 2, Msat::ZERO, Msat::new(175), Msat::new(26)), Msat::new(30));
+        assert_eq!(
+            grant(Msat::new(90), 1, Msat::ZERO, Msat::new(175), Msat::new(26)),
+            Msat::new(45)
+        );
+        assert_eq!(
+            grant(Msat::new(90), 2, Msat::ZERO, Msat::new(175), Msat::new(26)),
+            Msat::new(30)
+        );
     }
 
     #[test]
     fn the_last_msat_are_granted_whole() {
-        assert_eq!(grant(Msat::new(30), 1, Msat::ZERO, Msat::new(175), Msat::new(26)), Msat::new(26));
-        assert_eq!(grant(Msat::new(4), 1, Msat::new(3), Msat::new(175), Msat::new(26)), Msat::new(4));
+        assert_eq!(
+            grant(Msat::new(30), 1, Msat::ZERO, Msat::new(175), Msat::new(26)),
+            Msat::new(26)
+        );
+        assert_eq!(
+            grant(Msat::new(4), 1, Msat::new(3), Msat::new(175), Msat::new(26)),
+            Msat::new(4)
+        );
     }
 
     #[test]

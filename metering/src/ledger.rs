@@ -26,7 +26,9 @@ pub use rows::{LeaseState, LeaseView, Totals};
 pub use verify::{Fault, Proof, verify};
 pub use vouchers::Credited;
 
-use crate::{AccountId, LeaseId, Msat, Rates, Service, SessionId, Voucher, allowance::Report, receipt::Receipt};
+use crate::{
+    AccountId, LeaseId, Msat, Rates, Service, SessionId, Voucher, allowance::Report, receipt::Receipt,
+};
 use redb::{Database, ReadableDatabase, StorageBackend};
 use rows::Books;
 use std::path::{Path, PathBuf};
@@ -249,19 +251,28 @@ impl Ledger {
     /// Opens the books at `path`, or begins new ones. Leases that a killed node left open are settled with what they
     /// had reported, and the rest of them is released.
     pub fn open(path: &Path, now: u64) -> Result<(Self, Recovery), LedgerError> {
-        let mut ledger = Self { database: Database::create(path)?, path: Some(path.to_owned()) };
+        let mut ledger = Self {
+            database: Database::create(path)?,
+            path: Some(path.to_owned()),
+        };
         let recovery = ledger.recover(now)?;
         Ok((ledger, recovery))
     }
 
     /// Opens the books again after their file failed under a running node: its leases go on, nothing is recovered.
     pub fn reopen(path: &Path) -> Result<Self, LedgerError> {
-        Ok(Self { database: Database::create(path)?, path: Some(path.to_owned()) })
+        Ok(Self {
+            database: Database::create(path)?,
+            path: Some(path.to_owned()),
+        })
     }
 
     /// As `open`, on storage of the caller's: memory, or a disk that fails on purpose.
     pub fn open_on(backend: impl StorageBackend, now: u64) -> Result<(Self, Recovery), LedgerError> {
-        let mut ledger = Self { database: Database::builder().create_with_backend(backend)?, path: None };
+        let mut ledger = Self {
+            database: Database::builder().create_with_backend(backend)?,
+            path: None,
+        };
         let recovery = ledger.recover(now)?;
         Ok((ledger, recovery))
     }
@@ -274,7 +285,11 @@ impl Ledger {
     /// Applies a batch in order, in one durable commit. A refused command changes nothing and the others go on; an
     /// error means that nothing of the batch happened, as far as can be known: apply it again after `reopen`, every
     /// command but `Open` and `Renew` is idempotent, and what those left behind is reclaimed.
-    pub fn apply(&mut self, batch: &[Command], now: u64) -> Result<Vec<Result<Outcome, Refusal>>, LedgerError> {
+    pub fn apply(
+        &mut self,
+        batch: &[Command],
+        now: u64,
+    ) -> Result<Vec<Result<Outcome, Refusal>>, LedgerError> {
         let mut transaction = self.database.begin_write()?;
         // One checksum on its own would trust a torn page that an attacker shaped; two phases do not.
         transaction.set_two_phase_commit(true);
@@ -350,4 +365,3 @@ impl Books<'_> {
 fn open_existing(path: &Path) -> Result<Database, LedgerError> {
     Ok(Database::open(path)?)
 }
-

@@ -12,7 +12,10 @@ pub const UNITS_PER_MSAT: u128 = 1_000_000_000;
 /// What one byte costs in 10^-9 msat for each msat a megabyte.
 pub(crate) const UNITS_PER_BYTE: u128 = 1_000;
 
-const _: () = assert!(UNITS_PER_BYTE * 1_000_000 == UNITS_PER_MSAT, "a megabyte is 1,000,000 bytes");
+const _: () = assert!(
+    UNITS_PER_BYTE * 1_000_000 == UNITS_PER_MSAT,
+    "a megabyte is 1,000,000 bytes"
+);
 
 /// What is owed, exactly, in 10^-9 msat: `1000 * (out * rate_out + in * rate_in) + ns * rate_second`.
 pub fn owed(rates: &Rates, bytes_out: u64, bytes_in: u64, nanoseconds: u64) -> u128 {
@@ -39,7 +42,11 @@ mod tests {
 
     #[test]
     fn a_megabyte_costs_its_rate() {
-        let rates = Rates { out: 50, in_: 7, second: 8 };
+        let rates = Rates {
+            out: 50,
+            in_: 7,
+            second: 8,
+        };
         assert_eq!(closing(owed(&rates, 1_000_000, 0, 0)), Msat::new(50));
         assert_eq!(closing(owed(&rates, 0, 1_000_000, 0)), Msat::new(7));
         assert_eq!(closing(owed(&rates, 0, 0, 1_000_000_000)), Msat::new(8));
@@ -47,19 +54,36 @@ mod tests {
 
     #[test]
     fn one_byte_is_free_while_it_runs_and_an_msat_when_it_closes() {
-        let owed = owed(&Rates { out: 50, in_: 0, second: 8 }, 1, 0, 0);
+        let owed = owed(
+            &Rates {
+                out: 50,
+                in_: 0,
+                second: 8,
+            },
+            1,
+            0,
+            0,
+        );
         assert_eq!(running(owed), Msat::ZERO);
         assert_eq!(closing(owed), Msat::ONE);
     }
 
     #[test]
     fn the_largest_counts_at_the_largest_rates_do_not_overflow() {
-        let rates = Rates { out: RATE_MAX, in_: RATE_MAX, second: RATE_MAX };
+        let rates = Rates {
+            out: RATE_MAX,
+            in_: RATE_MAX,
+            second: RATE_MAX,
+        };
         let most = owed(&rates, u64::MAX, u64::MAX, u64::MAX);
         assert!(most < 1 << 116);
         assert_eq!(closing(most), Msat::new(u64::MAX));
         // Rates that never passed a constructor are capped rather than wrapped.
-        let wild = Rates { out: u64::MAX, in_: u64::MAX, second: u64::MAX };
+        let wild = Rates {
+            out: u64::MAX,
+            in_: u64::MAX,
+            second: u64::MAX,
+        };
         assert_eq!(owed(&wild, u64::MAX, u64::MAX, u64::MAX), most);
     }
 

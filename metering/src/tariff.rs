@@ -64,13 +64,22 @@ impl Rates {
 
     /// The same rates, none of them above [`RATE_MAX`].
     pub fn capped(self) -> Self {
-        Self { out: self.out.min(RATE_MAX), in_: self.in_.min(RATE_MAX), second: self.second.min(RATE_MAX) }
+        Self {
+            out: self.out.min(RATE_MAX),
+            in_: self.in_.min(RATE_MAX),
+            second: self.second.min(RATE_MAX),
+        }
     }
 
     /// What `seconds` of audio and no video cost, in both directions, rounded up.
     pub fn audio_only(&self, seconds: u64) -> Msat {
         let bytes = AUDIO_BYTES_PER_SECOND.saturating_mul(seconds);
-        meter::closing(meter::owed(self, bytes, bytes, seconds.saturating_mul(1_000_000_000)))
+        meter::closing(meter::owed(
+            self,
+            bytes,
+            bytes,
+            seconds.saturating_mul(1_000_000_000),
+        ))
     }
 
     /// What an account must have available to be admitted: five seconds of audio, and the msat of rounding.
@@ -114,7 +123,11 @@ impl Tariff {
 
     /// What a meter needs of it.
     pub fn rates(&self) -> Result<Rates, RateTooHigh> {
-        Rates::new(self.msat_per_megabyte_out, self.msat_per_megabyte_in, self.msat_per_second)
+        Rates::new(
+            self.msat_per_megabyte_out,
+            self.msat_per_megabyte_in,
+            self.msat_per_second,
+        )
     }
 
     fn priced(id: &str, service: Service, (out, in_, second): (u64, u64, u64), valid_until: u64) -> Self {
@@ -135,7 +148,10 @@ mod tests {
 
     #[test]
     fn a_rate_beyond_the_limit_is_refused() {
-        assert_eq!(Rates::new(RATE_MAX, RATE_MAX, RATE_MAX).map(|rates| rates.out), Ok(RATE_MAX));
+        assert_eq!(
+            Rates::new(RATE_MAX, RATE_MAX, RATE_MAX).map(|rates| rates.out),
+            Ok(RATE_MAX)
+        );
         assert_eq!(Rates::new(0, RATE_MAX + 1, 0), Err(RateTooHigh));
     }
 

@@ -28,8 +28,23 @@ pub struct Voucher {
 impl Voucher {
     /// True when `other` makes the same claims. A token that was signed again differs in bytes and not in these.
     pub fn same_claims(&self, other: &Self) -> bool {
-        (&self.iss, &self.jti, &self.sub, &self.payer, &self.aud, self.balance, &self.account)
-            == (&other.iss, &other.jti, &other.sub, &other.payer, &other.aud, other.balance, &other.account)
+        (
+            &self.iss,
+            &self.jti,
+            &self.sub,
+            &self.payer,
+            &self.aud,
+            self.balance,
+            &self.account,
+        ) == (
+            &other.iss,
+            &other.jti,
+            &other.sub,
+            &other.payer,
+            &other.aud,
+            other.balance,
+            &other.account,
+        )
     }
 }
 

@@ -1,5 +1,6 @@
 //! A kill at any point: between any two writes of the file, with writes that were lost, applied or torn.
 //! Whatever survives, the books balance, no credited voucher is forgotten, and no user pays for what was not used.
+#![allow(clippy::unwrap_used)]
 
 use metering::{
     AccountId, LeaseId, Ledger, Msat, Rates, Report, Service, SessionId, Usage, Voucher,
@@ -12,7 +13,11 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-const RATES: Rates = Rates { out: 50, in_: 50, second: 8 };
+const RATES: Rates = Rates {
+    out: 50,
+    in_: 50,
+    second: 8,
+};
 
 /// A disk that remembers what was synced, what was only written, and when it shall fail.
 #[derive(Debug, Default)]
@@ -57,7 +62,11 @@ impl Disk {
             let start = *offset as usize;
             image[start..start + part].copy_from_slice(&data[..part]);
         }
-        Disk(Arc::new(Mutex::new(Platters { synced: image.clone(), written: image, ..Platters::default() })))
+        Disk(Arc::new(Mutex::new(Platters {
+            synced: image.clone(),
+            written: image,
+            ..Platters::default()
+        })))
     }
 }
 
@@ -69,7 +78,10 @@ impl StorageBackend for Disk {
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let platters = self.0.lock().unwrap();
         let start = offset as usize;
-        let stored = platters.written.get(start..start + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        let stored = platters
+            .written
+            .get(start..start + out.len())
+            .ok_or(io::ErrorKind::UnexpectedEof)?;
         out.copy_from_slice(stored);
         Ok(())
     }
@@ -103,14 +115,42 @@ fn account(index: u8) -> AccountId {
 /// What a random history does next; indices are taken modulo what there is.
 #[derive(Clone, Debug)]
 enum Deed {
-    Credit { account: u8, jti: u8, msat: u64, refundable: bool },
-    Open { account: u8, session: u8, want: u64 },
-    Renew { lease: u8, want: u64 },
-    Use { lease: u8, bytes: u64, milliseconds: u64, closed: bool, last: bool, repeat: bool },
-    Release { lease: u8 },
-    Reclaim { lease: u8 },
-    Freeze { account: u8, frozen: bool },
-    Refund { account: u8 },
+    Credit {
+        account: u8,
+        jti: u8,
+        msat: u64,
+        refundable: bool,
+    },
+    Open {
+        account: u8,
+        session: u8,
+        want: u64,
+    },
+    Renew {
+        lease: u8,
+        want: u64,
+    },
+    Use {
+        lease: u8,
+        bytes: u64,
+        milliseconds: u64,
+        closed: bool,
+        last: bool,
+        repeat: bool,
+    },
+    Release {
+        lease: u8,
+    },
+    Reclaim {
+        lease: u8,
+    },
+    Freeze {
+        account: u8,
+        frozen: bool,
+    },
+    Refund {
+        account: u8,
+    },
 }
 
 fn deed() -> impl Strategy<Value = Deed> {
@@ -151,7 +191,12 @@ impl Meters {
         let count = self.leases.len();
         let pick = |index: u8| (count > 0).then(|| usize::from(index) % count);
         Some(match *deed {
-            Deed::Credit { account: index, jti, msat, refundable } => Command::Credit(Voucher {
+            Deed::Credit {
+                account: index,
+                jti,
+                msat,
+                refundable,
+            } => Command::Credit(Voucher {
                 iss: "did:key:z6MkIssuer".into(),
                 jti: format!("{jti}"),
                 sub: account(index).as_str().into(),
@@ -161,7 +206,11 @@ impl Meters {
                 account: account(index),
                 refundable,
             }),
-            Deed::Open { account: index, session, want } => Command::Open(Box::new(Open {
+            Deed::Open {
+                account: index,
+                session,
+                want,
+            } => Command::Open(Box::new(Open {
                 session: SessionId::new(u64::from(session)),
                 account: account(index),
                 voucher: None,
@@ -174,9 +223,20 @@ impl Meters {
             })),
             Deed::Renew { lease, want } => {
                 let lease = self.leases[pick(lease)?].lease;
-                Command::Renew { lease, want: Msat::new(want), minimum: Msat::ONE }
+                Command::Renew {
+                    lease,
+                    want: Msat::new(want),
+                    minimum: Msat::ONE,
+                }
             }
-            Deed::Use { lease, bytes, milliseconds, closed, last, repeat } => {
+            Deed::Use {
+                lease,
+                bytes,
+                milliseconds,
+                closed,
+                last,
+                repeat,
+            } => {
                 let meter = &mut self.leases[pick(lease)?];
                 if !repeat {
                     meter.sequence += 1;
@@ -201,21 +261,41 @@ impl Meters {
                 }
                 meter.segment += 1;
                 meter.usage = Usage::default();
-                Command::Settle { report, reason: "bye".into() }
+                Command::Settle {
+                    report,
+                    reason: "bye".into(),
+                }
             }
-            Deed::Release { lease } => Command::Release { lease: self.leases[pick(lease)?].lease },
-            Deed::Reclaim { lease } => {
-                Command::Reclaim { lease: self.leases[pick(lease)?].lease, reason: "lease-lost".into() }
-            }
-            Deed::Freeze { account: index, frozen } => Command::Freeze { account: account(index), frozen },
-            Deed::Refund { account: index } => Command::Refund { account: account(index) },
+            Deed::Release { lease } => Command::Release {
+                lease: self.leases[pick(lease)?].lease,
+            },
+            Deed::Reclaim { lease } => Command::Reclaim {
+                lease: self.leases[pick(lease)?].lease,
+                reason: "lease-lost".into(),
+            },
+            Deed::Freeze {
+                account: index,
+                frozen,
+            } => Command::Freeze {
+                account: account(index),
+                frozen,
+            },
+            Deed::Refund { account: index } => Command::Refund {
+                account: account(index),
+            },
         })
     }
 
     fn learn(&mut self, command: &Command, outcome: &Outcome) {
         if let (Command::Open(open), Outcome::Opened { lease, .. }) = (command, outcome) {
             let (lease, session) = (*lease, open.session);
-            self.leases.push(Meter { lease, session, sequence: 0, segment: 0, usage: Usage::default() });
+            self.leases.push(Meter {
+                lease,
+                session,
+                sequence: 0,
+                segment: 0,
+                usage: Usage::default(),
+            });
         }
     }
 }
@@ -316,8 +396,29 @@ proptest! {
 fn keep_crediting(path: &std::path::Path) -> ! {
     let (mut books, _) = Ledger::open(path, 0).unwrap();
     let mut meters = Meters::default();
-    run(&mut books, &mut meters, &[Deed::Credit { account: 0, jti: 0, msat: 4_000, refundable: true }], 1).unwrap();
-    run(&mut books, &mut meters, &[Deed::Open { account: 0, session: 1, want: 400 }], 1).unwrap();
+    run(
+        &mut books,
+        &mut meters,
+        &[Deed::Credit {
+            account: 0,
+            jti: 0,
+            msat: 4_000,
+            refundable: true,
+        }],
+        1,
+    )
+    .unwrap();
+    run(
+        &mut books,
+        &mut meters,
+        &[Deed::Open {
+            account: 0,
+            session: 1,
+            want: 400,
+        }],
+        1,
+    )
+    .unwrap();
     for number in 1u64.. {
         let credit = Command::Credit(Voucher {
             iss: "did:key:z6MkIssuer".into(),
@@ -329,7 +430,14 @@ fn keep_crediting(path: &std::path::Path) -> ! {
             account: account(1),
             refundable: true,
         });
-        let used = Deed::Use { lease: 0, bytes: 1_000, milliseconds: 1, closed: false, last: false, repeat: false };
+        let used = Deed::Use {
+            lease: 0,
+            bytes: 1_000,
+            milliseconds: 1,
+            closed: false,
+            last: false,
+            repeat: false,
+        };
         let report = meters.command(&used).unwrap();
         books.apply(&[credit, report], 2).unwrap();
         println!("credited {number}");
@@ -347,7 +455,11 @@ fn kill_9_of_the_process_loses_no_acknowledged_credit() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ledger.redb");
         let mut child = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "kill_9_of_the_process_loses_no_acknowledged_credit", "--nocapture"])
+            .args([
+                "--exact",
+                "kill_9_of_the_process_loses_no_acknowledged_credit",
+                "--nocapture",
+            ])
             .env(CHILD, &path)
             .stdout(std::process::Stdio::piped())
             .spawn()
@@ -357,7 +469,10 @@ fn kill_9_of_the_process_loses_no_acknowledged_credit() {
         let mut last = 0;
         let mut killed = false;
         for line in lines.map_while(Result::ok) {
-            if let Some(number) = line.strip_prefix("credited ").and_then(|number| number.parse::<u64>().ok()) {
+            if let Some(number) = line
+                .strip_prefix("credited ")
+                .and_then(|number| number.parse::<u64>().ok())
+            {
                 last = number;
                 acknowledged += 1;
             }
@@ -369,12 +484,18 @@ fn kill_9_of_the_process_loses_no_acknowledged_credit() {
         child.wait().unwrap();
         assert!(killed && last >= patience);
         let proof = metering::ledger::verify(&path).unwrap();
-        assert_eq!(proof.open_leases, 1, "before the recovery the lease is still open, and the books balance");
+        assert_eq!(
+            proof.open_leases, 1,
+            "before the recovery the lease is still open, and the books balance"
+        );
         let (books, recovery) = Ledger::open(&path, 3).unwrap();
         books.verify().unwrap();
         assert_eq!(recovery.leases, 1);
         let credited = books.account(&account(1)).unwrap().unwrap().available.get();
-        assert!(credited == last || credited == last + 1, "{credited} of {last} acknowledged");
+        assert!(
+            credited == last || credited == last + 1,
+            "{credited} of {last} acknowledged"
+        );
         let receipt = books.receipt(SessionId::new(1)).unwrap().unwrap();
         assert!(receipt.recovered && receipt.ended.is_some());
         let spent = books.account(&account(0)).unwrap().unwrap();

@@ -1,4 +1,5 @@
 //! The books, seen by the one who keeps them: credit, lease, report, settle, hold, reclaim, refund.
+#![allow(clippy::unwrap_used)]
 
 use metering::{
     AccountId, LeaseId, Ledger, Msat, Rates, Report, Service, SessionId, Usage, Voucher,
@@ -8,7 +9,11 @@ use metering::{
 use redb::backends::InMemoryBackend;
 use std::sync::{Arc, Mutex};
 
-const RATES: Rates = Rates { out: 50, in_: 0, second: 8 };
+const RATES: Rates = Rates {
+    out: 50,
+    in_: 0,
+    second: 8,
+};
 const ANNA: &str = "did:key:z6MkAnna";
 
 fn books() -> Ledger {
@@ -43,7 +48,12 @@ fn open(session: u64, voucher: Option<Voucher>) -> Command {
 }
 
 fn report(lease: LeaseId, sequence: u64, bytes_out: u64, seconds: u64) -> Report {
-    let usage = Usage { bytes_out, bytes_in: 0, nanoseconds: seconds * 1_000_000_000, debit: Msat::ZERO };
+    let usage = Usage {
+        bytes_out,
+        bytes_in: 0,
+        nanoseconds: seconds * 1_000_000_000,
+        debit: Msat::ZERO,
+    };
     Report {
         lease,
         session: SessionId::new(1),
@@ -60,7 +70,14 @@ fn report(lease: LeaseId, sequence: u64, bytes_out: u64, seconds: u64) -> Report
 }
 
 fn closed(report: Report, last: bool) -> Command {
-    Command::Settle { report: Report { closed: true, last, ..report }, reason: "bye".into() }
+    Command::Settle {
+        report: Report {
+            closed: true,
+            last,
+            ..report
+        },
+        reason: "bye".into(),
+    }
 }
 
 fn one(books: &mut Ledger, command: Command) -> Result<Outcome, Refusal> {
@@ -78,7 +95,11 @@ fn opened(books: &mut Ledger, command: Command) -> (LeaseId, Msat) {
 
 fn money(books: &Ledger) -> (u64, u64, u64) {
     let account = books.account(&ANNA.into()).unwrap().unwrap();
-    (account.available.get(), account.reserved.get(), account.spent.get())
+    (
+        account.available.get(),
+        account.reserved.get(),
+        account.spent.get(),
+    )
 }
 
 #[test]
@@ -87,13 +108,29 @@ fn a_session_is_admitted_reported_and_settled() {
     let (lease, granted) = opened(&mut books, open(1, Some(voucher("a", 10_000))));
     assert_eq!((granted, money(&books)), (Msat::new(175), (9_825, 175, 0)));
     one(&mut books, Command::Report(report(lease, 1, 1_000_000, 1))).unwrap();
-    assert_eq!(money(&books), (9_825, 175, 0), "what is reported stays reserved until it settles");
+    assert_eq!(
+        money(&books),
+        (9_825, 175, 0),
+        "what is reported stays reserved until it settles"
+    );
     let outcome = one(&mut books, closed(report(lease, 2, 1_000_001, 2), true));
-    assert_eq!(outcome, Ok(Outcome::Settled { earned: Msat::new(67), uncollected: Msat::ZERO }));
+    assert_eq!(
+        outcome,
+        Ok(Outcome::Settled {
+            earned: Msat::new(67),
+            uncollected: Msat::ZERO
+        })
+    );
     assert_eq!(money(&books), (9_933, 0, 67));
     let receipt = books.receipt(SessionId::new(1)).unwrap().unwrap();
-    assert_eq!((receipt.msat, receipt.bytes_out, receipt.segments.len()), (Msat::new(67), 1_000_001, 1));
-    assert_eq!((receipt.ended, receipt.reason.as_deref(), receipt.recovered), (Some(2), Some("bye"), false));
+    assert_eq!(
+        (receipt.msat, receipt.bytes_out, receipt.segments.len()),
+        (Msat::new(67), 1_000_001, 1)
+    );
+    assert_eq!(
+        (receipt.ended, receipt.reason.as_deref(), receipt.recovered),
+        (Some(2), Some("bye"), false)
+    );
 }
 
 #[test]
@@ -107,7 +144,14 @@ fn a_session_of_several_leases_has_one_receipt() {
     one(&mut books, closed(report(second, 1, 2_000_000, 1), true)).unwrap();
     let receipt = books.receipt(SessionId::new(1)).unwrap().unwrap();
     assert_eq!(receipt.msat, Msat::new(58 + 108));
-    assert_eq!(receipt.msat.get(), receipt.segments.iter().map(|segment| segment.msat.get()).sum::<u64>());
+    assert_eq!(
+        receipt.msat.get(),
+        receipt
+            .segments
+            .iter()
+            .map(|segment| segment.msat.get())
+            .sum::<u64>()
+    );
     assert_eq!(receipt.terms.len(), 1);
     assert!(receipt.ended.is_some());
 }
@@ -118,8 +162,13 @@ fn a_repeated_voucher_gets_its_first_answer_and_no_money() {
     one(&mut books, Command::Credit(voucher("a", 500))).unwrap();
     opened(&mut books, open(1, None));
     let again = one(&mut books, Command::Credit(voucher("a", 500)));
-    let Ok(Outcome::Credited(answer)) = again else { panic!("{again:?}") };
-    assert_eq!((answer.credited, answer.available, answer.repeated), (Msat::new(500), Msat::new(500), true));
+    let Ok(Outcome::Credited(answer)) = again else {
+        panic!("{again:?}")
+    };
+    assert_eq!(
+        (answer.credited, answer.available, answer.repeated),
+        (Msat::new(500), Msat::new(500), true)
+    );
     assert_eq!(books.totals().unwrap().issued, Msat::new(500));
 }
 
@@ -127,12 +176,30 @@ fn a_repeated_voucher_gets_its_first_answer_and_no_money() {
 fn the_same_voucher_id_with_other_claims_is_refused() {
     let mut books = books();
     one(&mut books, Command::Credit(voucher("a", 500))).unwrap();
-    assert_eq!(one(&mut books, Command::Credit(voucher("a", 501))), Err(Refusal::VoucherConflict));
-    let other = Voucher { sub: "did:key:z6MkMallory".into(), ..voucher("a", 500) };
-    assert_eq!(one(&mut books, Command::Credit(other)), Err(Refusal::VoucherConflict));
-    assert_eq!(one(&mut books, open(1, Some(voucher("a", 502)))), Err(Refusal::VoucherConflict));
-    let elsewhere = Voucher { iss: "did:key:z6MkOther".into(), ..voucher("a", 501) };
-    assert!(one(&mut books, Command::Credit(elsewhere)).is_ok(), "ids are the issuer's own");
+    assert_eq!(
+        one(&mut books, Command::Credit(voucher("a", 501))),
+        Err(Refusal::VoucherConflict)
+    );
+    let other = Voucher {
+        sub: "did:key:z6MkMallory".into(),
+        ..voucher("a", 500)
+    };
+    assert_eq!(
+        one(&mut books, Command::Credit(other)),
+        Err(Refusal::VoucherConflict)
+    );
+    assert_eq!(
+        one(&mut books, open(1, Some(voucher("a", 502)))),
+        Err(Refusal::VoucherConflict)
+    );
+    let elsewhere = Voucher {
+        iss: "did:key:z6MkOther".into(),
+        ..voucher("a", 501)
+    };
+    assert!(
+        one(&mut books, Command::Credit(elsewhere)).is_ok(),
+        "ids are the issuer's own"
+    );
 }
 
 #[test]
@@ -143,7 +210,11 @@ fn one_voucher_redeemed_on_many_threads_is_credited_exactly_once() {
             .map(|_| {
                 scope.spawn(|| {
                     let command = Command::Credit(voucher("race", 1_000));
-                    let results = books.lock().unwrap().apply(&[command.clone(), command], 2).unwrap();
+                    let results = books
+                        .lock()
+                        .unwrap()
+                        .apply(&[command.clone(), command], 2)
+                        .unwrap();
                     results
                         .iter()
                         .filter(|result| matches!(result, Ok(Outcome::Credited(answer)) if !answer.repeated))
@@ -163,7 +234,12 @@ fn one_voucher_redeemed_on_many_threads_is_credited_exactly_once() {
 fn an_empty_account_is_not_admitted_but_keeps_its_voucher() {
     let mut books = books();
     let refusal = one(&mut books, open(1, Some(voucher("a", 41))));
-    assert_eq!(refusal, Err(Refusal::BalanceExhausted { available: Msat::new(41) }));
+    assert_eq!(
+        refusal,
+        Err(Refusal::BalanceExhausted {
+            available: Msat::new(41)
+        })
+    );
     assert_eq!(money(&books), (41, 0, 0));
     opened(&mut books, open(1, Some(voucher("b", 1))));
 }
@@ -172,10 +248,18 @@ fn an_empty_account_is_not_admitted_but_keeps_its_voucher() {
 fn several_sessions_never_reserve_more_than_there_is() {
     let mut books = books();
     one(&mut books, Command::Credit(voucher("a", 300))).unwrap();
-    let granted: Vec<u64> = (1..=3).map(|session| opened(&mut books, open(session, None)).1.get()).collect();
+    let granted: Vec<u64> = (1..=3)
+        .map(|session| opened(&mut books, open(session, None)).1.get())
+        .collect();
     assert_eq!(granted, [150, 50, 42]);
-    assert!(matches!(one(&mut books, open(4, None)), Ok(Outcome::Opened { .. })));
-    assert!(matches!(one(&mut books, open(5, None)), Err(Refusal::BalanceExhausted { .. })));
+    assert!(matches!(
+        one(&mut books, open(4, None)),
+        Ok(Outcome::Opened { .. })
+    ));
+    assert!(matches!(
+        one(&mut books, open(5, None)),
+        Err(Refusal::BalanceExhausted { .. })
+    ));
 }
 
 #[test]
@@ -183,11 +267,21 @@ fn a_renewal_adds_what_is_missing_to_the_wanted() {
     let mut books = books();
     let (lease, granted) = opened(&mut books, open(1, Some(voucher("a", 10_000))));
     one(&mut books, Command::Report(report(lease, 1, 2_000_000, 0))).unwrap();
-    let renew = Command::Renew { lease, want: Msat::new(200), minimum: Msat::new(27) };
+    let renew = Command::Renew {
+        lease,
+        want: Msat::new(200),
+        minimum: Msat::new(27),
+    };
     let outcome = one(&mut books, renew.clone());
     let more = 200 - (granted.get() - 100);
     let total = Msat::new(granted.get() + more);
-    assert_eq!(outcome, Ok(Outcome::Renewed { granted: total, available: Msat::new(10_000 - total.get()) }));
+    assert_eq!(
+        outcome,
+        Ok(Outcome::Renewed {
+            granted: total,
+            available: Msat::new(10_000 - total.get())
+        })
+    );
     assert!(matches!(one(&mut books, renew), Ok(Outcome::Renewed { granted, .. }) if granted == total));
 }
 
@@ -199,12 +293,24 @@ fn a_hold_gives_the_rest_back_and_a_renewal_resumes() {
     one(&mut books, Command::Release { lease }).unwrap();
     assert_eq!(money(&books), (60, 0, 40));
     one(&mut books, Command::Credit(voucher("b", 1_000))).unwrap();
-    let renew = Command::Renew { lease, want: Msat::new(100), minimum: Msat::new(27) };
-    assert!(matches!(one(&mut books, renew), Ok(Outcome::Renewed { granted, .. }) if granted == Msat::new(140)));
-    let next = Report { segment: 1, ..report(lease, 2, 0, 1) };
+    let renew = Command::Renew {
+        lease,
+        want: Msat::new(100),
+        minimum: Msat::new(27),
+    };
+    assert!(
+        matches!(one(&mut books, renew), Ok(Outcome::Renewed { granted, .. }) if granted == Msat::new(140))
+    );
+    let next = Report {
+        segment: 1,
+        ..report(lease, 2, 0, 1)
+    };
     one(&mut books, closed(next, true)).unwrap();
     assert_eq!(money(&books), (1_052, 0, 48));
-    assert_eq!(books.receipt(SessionId::new(1)).unwrap().unwrap().segments.len(), 2);
+    assert_eq!(
+        books.receipt(SessionId::new(1)).unwrap().unwrap().segments.len(),
+        2
+    );
 }
 
 #[test]
@@ -213,8 +319,17 @@ fn what_a_lease_does_not_cover_is_a_memo_and_not_a_debt() {
     let (lease, granted) = opened(&mut books, open(1, Some(voucher("a", 100))));
     let outcome = one(&mut books, closed(report(lease, 1, 10_000_000, 0), true));
     let uncollected = Msat::new(500 - granted.get());
-    assert_eq!(outcome, Ok(Outcome::Settled { earned: granted, uncollected }));
-    assert_eq!(books.totals().unwrap().memo_accounts()["uncollected"], uncollected);
+    assert_eq!(
+        outcome,
+        Ok(Outcome::Settled {
+            earned: granted,
+            uncollected
+        })
+    );
+    assert_eq!(
+        books.totals().unwrap().memo_accounts()["uncollected"],
+        uncollected
+    );
 }
 
 #[test]
@@ -228,7 +343,10 @@ fn reports_that_are_repeated_or_out_of_order_change_nothing() {
     }
     one(&mut books, closed(report(lease, 4, 4_000, 4), true)).unwrap();
     let after = money(&books);
-    assert_eq!(one(&mut books, closed(report(lease, 4, 4_000, 4), true)), Ok(Outcome::Ignored));
+    assert_eq!(
+        one(&mut books, closed(report(lease, 4, 4_000, 4), true)),
+        Ok(Outcome::Ignored)
+    );
     assert_eq!(money(&books), after);
 }
 
@@ -237,16 +355,28 @@ fn a_silent_lease_is_reclaimed_and_what_it_reports_later_is_a_memo() {
     let mut books = books();
     let (lease, _) = opened(&mut books, open(1, Some(voucher("a", 1_000))));
     one(&mut books, Command::Report(report(lease, 1, 0, 3))).unwrap();
-    let reclaim = Command::Reclaim { lease, reason: "lease-lost".into() };
-    assert!(matches!(one(&mut books, reclaim.clone()), Ok(Outcome::Settled { earned, .. }) if earned.get() == 24));
+    let reclaim = Command::Reclaim {
+        lease,
+        reason: "lease-lost".into(),
+    };
+    assert!(
+        matches!(one(&mut books, reclaim.clone()), Ok(Outcome::Settled { earned, .. }) if earned.get() == 24)
+    );
     assert_eq!(money(&books), (976, 0, 24));
     assert_eq!(books.lease(lease).unwrap().unwrap().epoch, 1);
     for sequence in 2..4 {
-        one(&mut books, Command::Report(report(lease, sequence, 0, 3 + sequence))).unwrap();
+        one(
+            &mut books,
+            Command::Report(report(lease, sequence, 0, 3 + sequence)),
+        )
+        .unwrap();
     }
     one(&mut books, closed(report(lease, 9, 0, 10), true)).unwrap();
     assert_eq!(money(&books), (976, 0, 24));
-    assert_eq!(books.totals().unwrap().memo_accounts()["old-epoch"], Msat::new(80 - 24));
+    assert_eq!(
+        books.totals().unwrap().memo_accounts()["old-epoch"],
+        Msat::new(80 - 24)
+    );
     assert_eq!(one(&mut books, reclaim), Err(Refusal::NoSuchLease));
 }
 
@@ -254,16 +384,30 @@ fn a_silent_lease_is_reclaimed_and_what_it_reports_later_is_a_memo() {
 fn promotional_credit_is_spent_first_and_never_refunded() {
     let mut books = books();
     one(&mut books, Command::Credit(voucher("paid", 500))).unwrap();
-    one(&mut books, Command::Credit(Voucher { refundable: false, ..voucher("gift", 100) })).unwrap();
+    one(
+        &mut books,
+        Command::Credit(Voucher {
+            refundable: false,
+            ..voucher("gift", 100)
+        }),
+    )
+    .unwrap();
     one(&mut books, Command::Credit(voucher("paid-2", 500))).unwrap();
     let lots = |books: &Ledger| -> Vec<(String, u64)> {
         let account = books.account(&ANNA.into()).unwrap().unwrap();
-        account.lots.into_iter().map(|lot| (lot.jti, lot.left.get())).collect()
+        account
+            .lots
+            .into_iter()
+            .map(|lot| (lot.jti, lot.left.get()))
+            .collect()
     };
     let (lease, _) = opened(&mut books, open(1, None));
     one(&mut books, closed(report(lease, 1, 0, 10), true)).unwrap();
     assert_eq!(lots(&books)[0], ("gift".to_owned(), 20));
-    assert_eq!(one(&mut books, Command::Refund { account: ANNA.into() }), Ok(Outcome::Released(Msat::new(1_000))));
+    assert_eq!(
+        one(&mut books, Command::Refund { account: ANNA.into() }),
+        Ok(Outcome::Released(Msat::new(1_000)))
+    );
     assert_eq!(lots(&books), [("gift".to_owned(), 20)]);
     assert!(one(&mut books, Command::Refund { account: ANNA.into() }).is_err());
 }
@@ -282,11 +426,29 @@ fn a_refund_during_a_session_leaves_the_lease_its_money() {
 fn a_frozen_account_neither_opens_nor_renews() {
     let mut books = books();
     let (lease, _) = opened(&mut books, open(1, Some(voucher("a", 1_000))));
-    one(&mut books, Command::Freeze { account: ANNA.into(), frozen: true }).unwrap();
+    one(
+        &mut books,
+        Command::Freeze {
+            account: ANNA.into(),
+            frozen: true,
+        },
+    )
+    .unwrap();
     assert_eq!(one(&mut books, open(2, None)), Err(Refusal::Frozen));
-    let renew = Command::Renew { lease, want: Msat::new(900), minimum: Msat::ZERO };
+    let renew = Command::Renew {
+        lease,
+        want: Msat::new(900),
+        minimum: Msat::ZERO,
+    };
     assert_eq!(one(&mut books, renew), Err(Refusal::Frozen));
-    one(&mut books, Command::Freeze { account: ANNA.into(), frozen: false }).unwrap();
+    one(
+        &mut books,
+        Command::Freeze {
+            account: ANNA.into(),
+            frozen: false,
+        },
+    )
+    .unwrap();
     opened(&mut books, open(2, None));
 }
 
@@ -295,8 +457,13 @@ fn a_payers_ceiling_holds_over_every_session_under_it() {
     let mut books = books();
     one(&mut books, Command::Credit(voucher("a", 10_000))).unwrap();
     let capped = |session| {
-        let Command::Open(mut open) = open(session, None) else { unreachable!() };
-        open.cap = Some(Cap { grant: "grant-1".into(), max: Msat::new(200) });
+        let Command::Open(mut open) = open(session, None) else {
+            unreachable!()
+        };
+        open.cap = Some(Cap {
+            grant: "grant-1".into(),
+            max: Msat::new(200),
+        });
         Command::Open(open)
     };
     let (lease, granted) = opened(&mut books, capped(1));
@@ -310,9 +477,19 @@ fn a_payers_ceiling_holds_over_every_session_under_it() {
 #[test]
 fn a_balance_never_passes_what_json_can_carry() {
     let mut books = books();
-    one(&mut books, Command::Credit(voucher("most", Msat::MAX_BALANCE.get()))).unwrap();
-    assert_eq!(one(&mut books, Command::Credit(voucher("more", 1))), Err(Refusal::BalanceTooLarge));
-    assert_eq!(one(&mut books, Command::Credit(voucher("wrap", u64::MAX))), Err(Refusal::BalanceTooLarge));
+    one(
+        &mut books,
+        Command::Credit(voucher("most", Msat::MAX_BALANCE.get())),
+    )
+    .unwrap();
+    assert_eq!(
+        one(&mut books, Command::Credit(voucher("more", 1))),
+        Err(Refusal::BalanceTooLarge)
+    );
+    assert_eq!(
+        one(&mut books, Command::Credit(voucher("wrap", u64::MAX))),
+        Err(Refusal::BalanceTooLarge)
+    );
 }
 
 #[test]
@@ -320,8 +497,13 @@ fn a_session_cannot_be_charged_to_a_second_account() {
     let mut books = books();
     opened(&mut books, open(1, Some(voucher("a", 1_000))));
     let other = AccountId::new("did:key:z6MkMallory");
-    let Command::Open(mut theirs) = open(1, None) else { unreachable!() };
-    theirs.voucher = Some(Voucher { account: other.clone(), ..voucher("theirs", 1_000) });
+    let Command::Open(mut theirs) = open(1, None) else {
+        unreachable!()
+    };
+    theirs.voucher = Some(Voucher {
+        account: other.clone(),
+        ..voucher("theirs", 1_000)
+    });
     theirs.account = other;
     assert_eq!(one(&mut books, Command::Open(theirs)), Err(Refusal::OtherAccount));
 }
@@ -347,6 +529,9 @@ fn the_proof_names_the_sums_and_the_memo_accounts() {
         "  old-epoch: 0 msat",
         "  uncollected: 0 msat",
     ] {
-        assert!(proof.lines().any(|has| has == line), "{line:?} is not in\n{proof}");
+        assert!(
+            proof.lines().any(|has| has == line),
+            "{line:?} is not in\n{proof}"
+        );
     }
 }

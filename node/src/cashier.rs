@@ -137,7 +137,9 @@ pub(crate) struct SessionStatus {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refused {
     /// There is too little in the account.
-    #[error("The balance of this account is exhausted ({available} available); top it up with another token.")]
+    #[error(
+        "The balance of this account is exhausted ({available} available); top it up with another token."
+    )]
     BalanceExhausted {
         /// What there is.
         available: Msat,
@@ -155,7 +157,9 @@ pub(crate) enum Refused {
     #[error("The account cannot hold this voucher as well; spend some of the balance first.")]
     BalanceTooLarge,
     /// The ledger does not answer.
-    #[error("The relay's ledger cannot be reached at the moment; nothing was charged, try again in some seconds.")]
+    #[error(
+        "The relay's ledger cannot be reached at the moment; nothing was charged, try again in some seconds."
+    )]
     LedgerUnavailable,
     /// Too many are asking, or the relay is going away.
     #[error("The relay has no capacity for this at the moment; try again later or at another relay.")]
@@ -315,8 +319,22 @@ pub(crate) fn open(config: CashierConfig, unix_ns: u64) -> Result<(CashierHandle
     }
     let (sender, queue) = channel();
     let (queued, up) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(true)));
-    let handle = CashierHandle { queue: sender, queued: queued.clone(), up: up.clone() };
-    Ok((handle, Cashier { config, ledger, queue, queued, up, recovery }))
+    let handle = CashierHandle {
+        queue: sender,
+        queued: queued.clone(),
+        up: up.clone(),
+    };
+    Ok((
+        handle,
+        Cashier {
+            config,
+            ledger,
+            queue,
+            queued,
+            up,
+            recovery,
+        },
+    ))
 }
 
 impl Cashier {
@@ -326,7 +344,9 @@ impl Cashier {
             .into_iter()
             .map(|shard| -> desk::Shard { Box::new(move |order: Order| shard.send(order.into()).is_ok()) })
             .collect();
-        std::thread::Builder::new().name("cashier".to_owned()).spawn(move || self.run(orders))
+        std::thread::Builder::new()
+            .name("cashier".to_owned())
+            .spawn(move || self.run(orders))
     }
 
     fn run(self, shards: Vec<desk::Shard>) {
@@ -335,7 +355,9 @@ impl Cashier {
         let mut desk = Desk::new(self.config, self.ledger, reopen, shards);
         let mut round = Vec::with_capacity(ROUND_MAX);
         loop {
-            let patience = desk.next_due().map_or(TICK, |due| due.saturating_duration_since(clock::now()).min(TICK));
+            let patience = desk
+                .next_due()
+                .map_or(TICK, |due| due.saturating_duration_since(clock::now()).min(TICK));
             match self.queue.recv_timeout(patience) {
                 Ok(message) => round.push(message),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -366,11 +388,31 @@ impl Cashier {
 /// What the cashier tells a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Order {
-    Grant { session: SessionId, lease: LeaseId, granted_total: Msat },
-    SetStep { session: SessionId, step: Step },
-    TurnAdmitted { allocation: u64, session: SessionId, lease: LeaseId, granted: Msat, rates: Rates, step: Step },
-    TurnRefused { allocation: u64, reason: TurnRefusal },
-    End { session: SessionId, reason: EndReason },
+    Grant {
+        session: SessionId,
+        lease: LeaseId,
+        granted_total: Msat,
+    },
+    SetStep {
+        session: SessionId,
+        step: Step,
+    },
+    TurnAdmitted {
+        allocation: u64,
+        session: SessionId,
+        lease: LeaseId,
+        granted: Msat,
+        rates: Rates,
+        step: Step,
+    },
+    TurnRefused {
+        allocation: u64,
+        reason: TurnRefusal,
+    },
+    End {
+        session: SessionId,
+        reason: EndReason,
+    },
 }
 
 /// Why an allocation gets no money.
@@ -396,11 +438,31 @@ impl From<&Refused> for TurnRefusal {
 impl From<Order> for Command {
     fn from(order: Order) -> Self {
         match order {
-            Order::Grant { session, lease, granted_total } => Self::Grant { session, lease, granted_total },
+            Order::Grant {
+                session,
+                lease,
+                granted_total,
+            } => Self::Grant {
+                session,
+                lease,
+                granted_total,
+            },
             Order::SetStep { session, step } => Self::SetStep { session, step },
-            Order::TurnAdmitted { allocation, session, lease, granted, rates, step } => {
-                Self::TurnAdmitted { allocation, session, lease, granted, rates, step }
-            }
+            Order::TurnAdmitted {
+                allocation,
+                session,
+                lease,
+                granted,
+                rates,
+                step,
+            } => Self::TurnAdmitted {
+                allocation,
+                session,
+                lease,
+                granted,
+                rates,
+                step,
+            },
             Order::TurnRefused { allocation, reason } => Self::TurnRefused {
                 allocation,
                 reason: match reason {
@@ -433,7 +495,10 @@ pub(crate) fn voucher(claims: &VoucherClaims) -> Voucher {
 /// The payer's ceiling that a permit comes with, named by payer and grant.
 pub(crate) fn cap(permit: &Permit) -> Option<Cap> {
     let grant = permit.payer_grant()?;
-    Some(Cap { grant: format!("{} {}", permit.account(), grant.id), max: Msat::new(grant.max_msat) })
+    Some(Cap {
+        grant: format!("{} {}", permit.account(), grant.id),
+        max: Msat::new(grant.max_msat),
+    })
 }
 
 #[cfg(test)]

@@ -3,11 +3,18 @@
 use super::*;
 use proptest::prelude::*;
 
-const RATES: Rates = Rates { out: 50, in_: 50, second: 8 };
+const RATES: Rates = Rates {
+    out: 50,
+    in_: 50,
+    second: 8,
+};
 
 fn allowance(granted: u64) -> (Allowance, Instant) {
     let now = Instant::now();
-    (Allowance::new(LeaseId::new(1), SessionId::new(2), RATES, Msat::new(granted)), now)
+    (
+        Allowance::new(LeaseId::new(1), SessionId::new(2), RATES, Msat::new(granted)),
+        now,
+    )
 }
 
 fn ms(milliseconds: u64) -> Duration {
@@ -33,9 +40,20 @@ fn the_clock_of_an_allocation_starts_without_a_byte() {
 fn a_refused_charge_changes_nothing() {
     let (mut allowance, now) = allowance(58);
     allowance.charge(Direction::ToClient, 1_000_000, now).unwrap();
-    assert_eq!(allowance.charge(Direction::ToClient, 1, now), Err(Exhausted::Spent));
+    assert_eq!(
+        allowance.charge(Direction::ToClient, 1, now),
+        Err(Exhausted::Spent)
+    );
     let report = allowance.close(now);
-    assert_eq!(report.usage, Usage { bytes_out: 1_000_000, bytes_in: 0, nanoseconds: 0, debit: Msat::new(50) });
+    assert_eq!(
+        report.usage,
+        Usage {
+            bytes_out: 1_000_000,
+            bytes_in: 0,
+            nanoseconds: 0,
+            debit: Msat::new(50)
+        }
+    );
 }
 
 #[test]
@@ -66,7 +84,10 @@ fn time_between_the_end_of_a_grant_and_the_next_is_free() {
     }
     allowance.grant(Msat::new(80));
     let report = allowance.close(now + ms(6_000));
-    assert_eq!(report.usage.nanoseconds, 2_000_000_000, "one paid second before, one after");
+    assert_eq!(
+        report.usage.nanoseconds, 2_000_000_000,
+        "one paid second before, one after"
+    );
 }
 
 #[test]
@@ -76,11 +97,17 @@ fn reports_come_every_second_and_at_once_when_half_is_used() {
     assert_eq!(allowance.poll_report(now + ms(900)), None);
     assert_eq!(allowance.next_report(), Some(now + ms(1_000)));
     assert!(!allowance.poll_report(now + ms(1_000)).unwrap().renew);
-    allowance.charge(Direction::ToClient, 9_000_000, now + ms(1_100)).unwrap();
+    allowance
+        .charge(Direction::ToClient, 9_000_000, now + ms(1_100))
+        .unwrap();
     assert!(allowance.next_report().unwrap() <= now + ms(1_100));
     let report = allowance.poll_report(now + ms(1_100)).unwrap();
     assert!(report.renew && report.sequence == 2);
-    assert_eq!(allowance.poll_report(now + ms(1_101)), None, "said once, then with every report");
+    assert_eq!(
+        allowance.poll_report(now + ms(1_101)),
+        None,
+        "said once, then with every report"
+    );
     assert!(allowance.poll_report(now + ms(2_100)).unwrap().renew);
     allowance.grant(Msat::new(2_000));
     assert!(!allowance.poll_report(now + ms(3_100)).unwrap().renew);
@@ -103,14 +130,26 @@ fn spending_stops_thirty_seconds_after_the_last_answered_report() {
     for second in 2..40 {
         allowance.poll_report(now + ms(second * 1_000));
     }
-    assert_eq!(allowance.charge(Direction::ToClient, 100, now + ms(31_000)), Err(Exhausted::Stale));
-    assert_eq!(allowance.usage(now + ms(60_000)).nanoseconds, 31_000_000_000, "no time is billed past it");
+    assert_eq!(
+        allowance.charge(Direction::ToClient, 100, now + ms(31_000)),
+        Err(Exhausted::Stale)
+    );
+    assert_eq!(
+        allowance.usage(now + ms(60_000)).nanoseconds,
+        31_000_000_000,
+        "no time is billed past it"
+    );
     // The oldest report that the answer can belong to is of second 2.
     allowance.grant(Msat::new(1_000_000));
-    assert_eq!(allowance.charge(Direction::ToClient, 100, now + ms(32_000)), Err(Exhausted::Stale));
+    assert_eq!(
+        allowance.charge(Direction::ToClient, 100, now + ms(32_000)),
+        Err(Exhausted::Stale)
+    );
     allowance.poll_report(now + ms(41_000)).unwrap();
     allowance.grant(Msat::new(1_000_000));
-    allowance.charge(Direction::ToClient, 100, now + ms(41_001)).unwrap();
+    allowance
+        .charge(Direction::ToClient, 100, now + ms(41_001))
+        .unwrap();
 }
 
 #[test]
@@ -121,7 +160,10 @@ fn a_hold_closes_the_segment_and_returns_the_rest() {
     assert!(report.closed && !report.last);
     assert_eq!(report.usage.debit, Msat::new(59));
     assert_eq!(allowance.pause(now + ms(1_000)), None);
-    assert_eq!(allowance.charge(Direction::ToClient, 1, now + ms(1_000)), Err(Exhausted::Held));
+    assert_eq!(
+        allowance.charge(Direction::ToClient, 1, now + ms(1_000)),
+        Err(Exhausted::Held)
+    );
     allowance.resume();
     assert_eq!(
         allowance.charge(Direction::ToClient, 1, now + ms(2_000)),
@@ -173,10 +215,21 @@ fn a_client_can_cap_what_it_spends_in_a_second() {
     let (mut allowance, now) = allowance(1_000_000);
     allowance.set_rate_limit(Some(58)); // 8 for the clock, 50 for a megabyte
     allowance.charge(Direction::ToClient, 1_000_000, now).unwrap();
-    assert_eq!(allowance.charge(Direction::ToClient, 1_000, now), Err(Exhausted::RateLimited));
-    allowance.charge(Direction::ToClient, 500_000, now + ms(500)).unwrap();
-    assert_eq!(allowance.charge(Direction::ToClient, 1_000, now + ms(500)), Err(Exhausted::RateLimited));
-    assert!(!allowance.poll_report(now + ms(1_000)).unwrap().exhausted, "its own limit is not a lack of money");
+    assert_eq!(
+        allowance.charge(Direction::ToClient, 1_000, now),
+        Err(Exhausted::RateLimited)
+    );
+    allowance
+        .charge(Direction::ToClient, 500_000, now + ms(500))
+        .unwrap();
+    assert_eq!(
+        allowance.charge(Direction::ToClient, 1_000, now + ms(500)),
+        Err(Exhausted::RateLimited)
+    );
+    assert!(
+        !allowance.poll_report(now + ms(1_000)).unwrap().exhausted,
+        "its own limit is not a lack of money"
+    );
 }
 
 proptest! {

@@ -17,7 +17,13 @@ impl World {
     fn new(balance: u64) -> Self {
         let mut ladder = Ladder::new(LadderConfig::default());
         ladder.join(LEASE, Msat::new(10));
-        Self { ladder, now: Instant::now(), balance, used: 0, age: Duration::ZERO }
+        Self {
+            ladder,
+            now: Instant::now(),
+            balance,
+            used: 0,
+            age: Duration::ZERO,
+        }
     }
 
     fn second(&mut self, burn: u64) -> Option<Step> {
@@ -31,7 +37,11 @@ impl World {
     }
 
     fn decide(&mut self, exhausted: bool, topped_up: bool) -> Option<Step> {
-        let spendable = Spendable { msat: Msat::new(self.balance), exhausted, topped_up };
+        let spendable = Spendable {
+            msat: Msat::new(self.balance),
+            exhausted,
+            topped_up,
+        };
         self.ladder.decide(spendable, self.now)
     }
 
@@ -46,7 +56,10 @@ impl World {
     }
 
     fn runway(&self) -> u64 {
-        self.ladder.runway(Msat::new(self.balance), self.now).unwrap().as_secs()
+        self.ladder
+            .runway(Msat::new(self.balance), self.now)
+            .unwrap()
+            .as_secs()
     }
 }
 
@@ -62,7 +75,12 @@ fn a_falling_balance_takes_every_rung_at_its_threshold() {
     }
     assert_eq!(
         seen,
-        [(Step::Warned, 119), (Step::Reduced, 59), (Step::AudioOnly, 19), (Step::Held, 0)],
+        [
+            (Step::Warned, 119),
+            (Step::Reduced, 59),
+            (Step::AudioOnly, 19),
+            (Step::Held, 0)
+        ],
         "each is taken in the first second below its threshold"
     );
 }
@@ -74,6 +92,20 @@ fn cutting_quality_does_not_lengthen_the_runway() {
     for _ in 0..30 {
         assert_eq!(world.second(2), None, "the burn of before the cut still counts");
     }
+}
+
+#[test]
+fn a_burn_that_turns_out_higher_after_the_cut_is_kept_too() {
+    let mut world = World::new(500);
+    world.until_change(10, 3).unwrap();
+    for _ in 0..12 {
+        world.second(20);
+    }
+    let runway = world.runway();
+    for _ in 0..12 {
+        world.second(0);
+    }
+    assert_eq!(world.runway(), runway);
 }
 
 #[test]
@@ -102,7 +134,11 @@ fn a_burst_after_the_lift_does_not_drop_again() {
     }
     world.top_up(3_000);
     assert_eq!(world.ladder.step(), Step::Full);
-    assert_eq!(world.until_change(10, 60), None, "the kept burn bridges the average of the cut");
+    assert_eq!(
+        world.until_change(10, 60),
+        None,
+        "the kept burn bridges the average of the cut"
+    );
 }
 
 #[test]
@@ -111,7 +147,10 @@ fn a_hold_ends_after_a_minute() {
     while world.ladder.step() != Step::Held {
         world.second(10);
     }
-    assert_eq!(world.ladder.next_decision(), Some(world.now + Duration::from_secs(60)));
+    assert_eq!(
+        world.ladder.next_decision(),
+        Some(world.now + Duration::from_secs(60))
+    );
     world.now += Duration::from_secs(59);
     assert_eq!(world.decide(false, false), None);
     world.now += Duration::from_secs(1);
@@ -163,7 +202,9 @@ fn two_leases_share_one_runway() {
     for second in 1..=20u32 {
         world.second(10);
         let used = u128::from(second) * 30 * UNITS_PER_MSAT;
-        world.ladder.observe(other, used, Duration::from_secs(u64::from(second)), world.now);
+        world
+            .ladder
+            .observe(other, used, Duration::from_secs(u64::from(second)), world.now);
     }
     assert_eq!(world.ladder.full_burn(world.now), 40 * UNITS_PER_MSAT);
     world.ladder.leave(other);

@@ -73,17 +73,27 @@ impl AccountView {
             due = due.saturating_sub(part);
         }
         self.lots.retain(|lot| !lot.left.is_zero());
-        if due.is_zero() { Ok(()) } else { Err(LedgerError::Corrupt(format!("the lots lack {due}"))) }
+        if due.is_zero() {
+            Ok(())
+        } else {
+            Err(LedgerError::Corrupt(format!("the lots lack {due}")))
+        }
     }
 
     /// Adds a lot where it belongs in the order of spending.
     pub(super) fn insert_lot(&mut self, lot: Lot) {
-        let at = if lot.refundable { self.lots.len() } else { self.lots.partition_point(|lot| !lot.refundable) };
+        let at = if lot.refundable {
+            self.lots.len()
+        } else {
+            self.lots.partition_point(|lot| !lot.refundable)
+        };
         self.lots.insert(at, lot);
     }
 
     fn lots_total(&self) -> Msat {
-        self.lots.iter().fold(Msat::ZERO, |sum, lot| sum.saturating_add(lot.left))
+        self.lots
+            .iter()
+            .fold(Msat::ZERO, |sum, lot| sum.saturating_add(lot.left))
     }
 
     /// True when the lots add up to what is there, within the largest balance.
@@ -105,9 +115,13 @@ impl Books<'_> {
 
     pub(super) fn put_account(&mut self, row: &AccountView) -> Result<(), LedgerError> {
         if !row.adds_up() {
-            return Err(LedgerError::Corrupt(format!("the lots of {:?} do not add up", row.account)));
+            return Err(LedgerError::Corrupt(format!(
+                "the lots of {:?} do not add up",
+                row.account
+            )));
         }
-        self.accounts.insert(row.account.as_str(), rows::store(row).as_slice())?;
+        self.accounts
+            .insert(row.account.as_str(), rows::store(row).as_slice())?;
         Ok(())
     }
 
@@ -116,7 +130,10 @@ impl Books<'_> {
         if entry.msat.is_zero() {
             return Ok(());
         }
-        row.available = row.available.checked_sub(entry.msat).ok_or_else(|| lacks("available"))?;
+        row.available = row
+            .available
+            .checked_sub(entry.msat)
+            .ok_or_else(|| lacks("available"))?;
         row.reserved = row.reserved.saturating_add(entry.msat);
         self.post(entry)
     }
@@ -126,14 +143,20 @@ impl Books<'_> {
         if entry.msat.is_zero() {
             return Ok(());
         }
-        row.reserved = row.reserved.checked_sub(entry.msat).ok_or_else(|| lacks("reserved"))?;
+        row.reserved = row
+            .reserved
+            .checked_sub(entry.msat)
+            .ok_or_else(|| lacks("reserved"))?;
         row.available = row.available.saturating_add(entry.msat);
         self.post(entry)
     }
 
     /// Reserved to earned. An entry of nothing is kept too: it is usage.
     pub(super) fn earn(&mut self, row: &mut AccountView, entry: Entry) -> Result<(), LedgerError> {
-        row.reserved = row.reserved.checked_sub(entry.msat).ok_or_else(|| lacks("reserved"))?;
+        row.reserved = row
+            .reserved
+            .checked_sub(entry.msat)
+            .ok_or_else(|| lacks("reserved"))?;
         row.spent = row.spent.saturating_add(entry.msat);
         row.consume(entry.msat, |_| true)?;
         self.post(entry)
@@ -163,9 +186,15 @@ impl Books<'_> {
         let held_of_refundable = row.reserved.saturating_sub(promotional);
         let msat = refundable.saturating_sub(held_of_refundable).min(row.available);
         if msat.is_zero() {
-            return Err(Refusal::BalanceExhausted { available: row.available }.into());
+            return Err(Refusal::BalanceExhausted {
+                available: row.available,
+            }
+            .into());
         }
-        row.available = row.available.checked_sub(msat).ok_or_else(|| lacks("available"))?;
+        row.available = row
+            .available
+            .checked_sub(msat)
+            .ok_or_else(|| lacks("available"))?;
         row.refunded = row.refunded.saturating_add(msat);
         row.consume(msat, |lot| lot.refundable)?;
         self.post(Entry::new(Kind::Refund, account, msat))?;
@@ -174,12 +203,19 @@ impl Books<'_> {
     }
 }
 
-pub(super) fn read(transaction: &ReadTransaction, account: &AccountId) -> Result<Option<AccountView>, LedgerError> {
-    let Some(table) = rows::table(transaction, rows::ACCOUNTS)? else { return Ok(None) };
+pub(super) fn read(
+    transaction: &ReadTransaction,
+    account: &AccountId,
+) -> Result<Option<AccountView>, LedgerError> {
+    let Some(table) = rows::table(transaction, rows::ACCOUNTS)? else {
+        return Ok(None);
+    };
     rows::load(table.get(account.as_str())?)
 }
 
 pub(super) fn read_all(transaction: &ReadTransaction) -> Result<Vec<AccountView>, LedgerError> {
-    let Some(table) = rows::table(transaction, rows::ACCOUNTS)? else { return Ok(Vec::new()) };
+    let Some(table) = rows::table(transaction, rows::ACCOUNTS)? else {
+        return Ok(Vec::new());
+    };
     table.iter()?.map(|row| rows::parse(row?.1.value())).collect()
 }

@@ -42,7 +42,9 @@ impl Kind {
             Ok::<(), LedgerError>(())
         };
         let put = |to: &mut Msat| {
-            *to = to.checked_add(msat).ok_or_else(|| LedgerError::Corrupt(format!("{self:?} overflows a sum")))?;
+            *to = to
+                .checked_add(msat)
+                .ok_or_else(|| LedgerError::Corrupt(format!("{self:?} overflows a sum")))?;
             Ok::<(), LedgerError>(())
         };
         match self {
@@ -134,7 +136,17 @@ impl Entry {
     }
 }
 
-pub(super) fn read(transaction: &ReadTransaction, sequence: u64, most: usize) -> Result<Vec<Entry>, LedgerError> {
-    let Some(table) = rows::table(transaction, rows::JOURNAL)? else { return Ok(Vec::new()) };
-    table.range(sequence..)?.take(most).map(|row| rows::parse(row?.1.value())).collect()
+pub(super) fn read(
+    transaction: &ReadTransaction,
+    sequence: u64,
+    most: usize,
+) -> Result<Vec<Entry>, LedgerError> {
+    let Some(table) = rows::table(transaction, rows::JOURNAL)? else {
+        return Ok(Vec::new());
+    };
+    table
+        .range(sequence..)?
+        .take(most)
+        .map(|row| rows::parse(row?.1.value()))
+        .collect()
 }

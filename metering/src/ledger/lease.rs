@@ -17,13 +17,20 @@ use redb::ReadableTable;
 impl Books<'_> {
     pub(super) fn open_lease(&mut self, open: &Open) -> Result<Outcome, Stop> {
         // The voucher stays credited whatever becomes of the lease: its token was admitted.
-        let credited = open.voucher.as_ref().map(|voucher| self.credit(voucher)).transpose()?;
+        let credited = open
+            .voucher
+            .as_ref()
+            .map(|voucher| self.credit(voucher))
+            .transpose()?;
         let mut account = self.account(&open.account)?;
         if account.frozen {
             return Err(Refusal::Frozen.into());
         }
         if account.available < open.minimum {
-            return Err(Refusal::BalanceExhausted { available: account.available }.into());
+            return Err(Refusal::BalanceExhausted {
+                available: account.available,
+            }
+            .into());
         }
         let mut session = match self.session(open.session)? {
             Some(session) if session.account != open.account => return Err(Refusal::OtherAccount.into()),
@@ -78,7 +85,12 @@ impl Books<'_> {
         self.put_session(open.session, &session)?;
         self.put_lease(id, &row)?;
         self.open_leases.insert(id.get(), ())?;
-        Ok(Outcome::Opened { lease: id, granted, available: account.available, credited })
+        Ok(Outcome::Opened {
+            lease: id,
+            granted,
+            available: account.available,
+            credited,
+        })
     }
 
     pub(super) fn renew(&mut self, id: LeaseId, want: Msat, minimum: Msat) -> Result<Outcome, Stop> {
@@ -87,7 +99,13 @@ impl Books<'_> {
         if account.frozen {
             return Err(Refusal::Frozen.into());
         }
-        let more = lease::grant(account.available, account.live_sessions, row.unspent(), want, minimum);
+        let more = lease::grant(
+            account.available,
+            account.live_sessions,
+            row.unspent(),
+            want,
+            minimum,
+        );
         let more = self.take_from_cap(row.cap.as_ref(), more)?;
         row.granted = row.granted.checked_add(more).ok_or(Refusal::BalanceTooLarge)?;
         row.touched_at = self.now;
@@ -96,11 +114,16 @@ impl Books<'_> {
             self.put_account(&account)?;
         }
         self.put_lease(id, &row)?;
-        Ok(Outcome::Renewed { granted: row.granted, available: account.available })
+        Ok(Outcome::Renewed {
+            granted: row.granted,
+            available: account.available,
+        })
     }
 
     pub(super) fn report(&mut self, report: &Report) -> Result<Outcome, Stop> {
-        let Some(mut row) = self.lease(report.lease)? else { return Err(Refusal::NoSuchLease.into()) };
+        let Some(mut row) = self.lease(report.lease)? else {
+            return Err(Refusal::NoSuchLease.into());
+        };
         if !is_news(&row, report) {
             return Ok(Outcome::Ignored);
         }
@@ -114,7 +137,10 @@ impl Books<'_> {
         }
         row.sequence = report.sequence;
         row.touched_at = self.now;
-        row.reported = Usage { debit: meter::running(report.usage.owed(&row.rates)), ..report.usage };
+        row.reported = Usage {
+            debit: meter::running(report.usage.owed(&row.rates)),
+            ..report.usage
+        };
         self.put_lease(report.lease, &row)?;
         Ok(Outcome::Reported)
     }
@@ -154,14 +180,16 @@ impl Books<'_> {
         let Some(cap) = cap else { return Ok(msat) };
         let used = Msat::new(self.caps.get(cap.grant.as_str())?.map_or(0, |used| used.value()));
         let part = msat.min(cap.max.saturating_sub(used));
-        self.caps.insert(cap.grant.as_str(), used.saturating_add(part).get())?;
+        self.caps
+            .insert(cap.grant.as_str(), used.saturating_add(part).get())?;
         Ok(part)
     }
 
     fn return_to_cap(&mut self, cap: Option<&Cap>, msat: Msat) -> Result<(), LedgerError> {
         let Some(cap) = cap else { return Ok(()) };
         let used = Msat::new(self.caps.get(cap.grant.as_str())?.map_or(0, |used| used.value()));
-        self.caps.insert(cap.grant.as_str(), used.saturating_sub(msat).get())?;
+        self.caps
+            .insert(cap.grant.as_str(), used.saturating_sub(msat).get())?;
         Ok(())
     }
 }

@@ -37,7 +37,9 @@ impl Ledger {
                 match books.reclaim(*lease, REASON) {
                     Ok(_) => {}
                     Err(Stop::Refused(_)) => {
-                        return Err(LedgerError::Corrupt(format!("lease {lease} is listed as open and is not")));
+                        return Err(LedgerError::Corrupt(format!(
+                            "lease {lease} is listed as open and is not"
+                        )));
                     }
                     Err(Stop::Broken(error)) => return Err(error),
                 }

@@ -125,7 +125,8 @@ impl LeaseView {
 
     /// Set aside and not even reported as used.
     pub fn unspent(&self) -> Msat {
-        self.reserved().saturating_sub(meter::running(self.reported.owed(&self.rates)))
+        self.reserved()
+            .saturating_sub(meter::running(self.reported.owed(&self.rates)))
     }
 }
 
@@ -185,11 +186,15 @@ impl<'t> Books<'t> {
     /// Checks the sum and writes the totals, where anything moved.
     pub(super) fn close(mut self) -> Result<(), LedgerError> {
         if !self.totals.balance() {
-            return Err(LedgerError::Corrupt(format!("the sums do not balance: {:?}", self.totals)));
+            return Err(LedgerError::Corrupt(format!(
+                "the sums do not balance: {:?}",
+                self.totals
+            )));
         }
         if self.totals != self.totals_before {
             self.totals.commits += 1;
-            self.totals_table.insert(TOTALS_KEY, store(&self.totals).as_slice())?;
+            self.totals_table
+                .insert(TOTALS_KEY, store(&self.totals).as_slice())?;
         }
         Ok(())
     }
@@ -223,16 +228,28 @@ impl<'t> Books<'t> {
     }
 
     /// A memo account grows; nothing else moves.
-    pub(super) fn memo(&mut self, kind: Kind, row: &LeaseView, lease: LeaseId, msat: Msat) -> Result<(), LedgerError> {
+    pub(super) fn memo(
+        &mut self,
+        kind: Kind,
+        row: &LeaseView,
+        lease: LeaseId,
+        msat: Msat,
+    ) -> Result<(), LedgerError> {
         if msat.is_zero() {
             return Ok(());
         }
-        self.post(Entry { lease: Some(lease), session: Some(row.session), ..Entry::new(kind, &row.account, msat) })
+        self.post(Entry {
+            lease: Some(lease),
+            session: Some(row.session),
+            ..Entry::new(kind, &row.account, msat)
+        })
     }
 }
 
 /// Reads a row, if it is there.
-pub(super) fn load<T: DeserializeOwned>(row: Option<AccessGuard<'_, Json>>) -> Result<Option<T>, LedgerError> {
+pub(super) fn load<T: DeserializeOwned>(
+    row: Option<AccessGuard<'_, Json>>,
+) -> Result<Option<T>, LedgerError> {
     row.map(|row| parse(row.value())).transpose()
 }
 
@@ -258,11 +275,18 @@ pub(super) fn table<K: redb::Key + 'static, V: redb::Value + 'static>(
 }
 
 pub(super) fn read_totals(transaction: &ReadTransaction) -> Result<Totals, LedgerError> {
-    let Some(table) = table(transaction, TOTALS)? else { return Ok(Totals::default()) };
+    let Some(table) = table(transaction, TOTALS)? else {
+        return Ok(Totals::default());
+    };
     Ok(load(table.get(TOTALS_KEY)?)?.unwrap_or_default())
 }
 
-pub(super) fn read_lease(transaction: &ReadTransaction, lease: LeaseId) -> Result<Option<LeaseView>, LedgerError> {
-    let Some(table) = table(transaction, LEASES)? else { return Ok(None) };
+pub(super) fn read_lease(
+    transaction: &ReadTransaction,
+    lease: LeaseId,
+) -> Result<Option<LeaseView>, LedgerError> {
+    let Some(table) = table(transaction, LEASES)? else {
+        return Ok(None);
+    };
     load(table.get(lease.get())?)
 }

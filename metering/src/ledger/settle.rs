@@ -17,7 +17,9 @@ use redb::ReadTransaction;
 impl Books<'_> {
     /// Bills the segment that a report closes. The bill is reckoned here, from the counts and the lease's own rates.
     pub(super) fn settle(&mut self, report: &Report, reason: &str) -> Result<Outcome, Stop> {
-        let Some(mut row) = self.lease(report.lease)? else { return Err(Refusal::NoSuchLease.into()) };
+        let Some(mut row) = self.lease(report.lease)? else {
+            return Err(Refusal::NoSuchLease.into());
+        };
         if !is_news(&row, report) {
             return Ok(Outcome::Ignored);
         }
@@ -65,15 +67,26 @@ impl Books<'_> {
         let number = row.segment;
         row.reported = Usage::default();
         // A recovered lease keeps its segment's number, so that a late report is recognised as the same one.
-        row.segment = if recovered { number } else { number.saturating_add(1) };
+        row.segment = if recovered {
+            number
+        } else {
+            number.saturating_add(1)
+        };
         if used.is_empty() {
             return Ok((Msat::ZERO, Msat::ZERO));
         }
         let owed = used.owed(&row.rates);
-        let debit = if recovered { meter::running(owed) } else { meter::closing(owed) };
+        let debit = if recovered {
+            meter::running(owed)
+        } else {
+            meter::closing(owed)
+        };
         let earned = debit.min(row.reserved());
         let uncollected = debit.saturating_sub(earned);
-        let usage = Usage { debit: earned, ..used };
+        let usage = Usage {
+            debit: earned,
+            ..used
+        };
         let mut account = self.account(&row.account)?;
         row.settled = row.settled.saturating_add(earned);
         let entry = Entry {
@@ -99,7 +112,10 @@ impl Books<'_> {
             settled_at: self.now,
             recovered,
         };
-        self.segments.insert((row.session.get(), session.segments), rows::store(&segment).as_slice())?;
+        self.segments.insert(
+            (row.session.get(), session.segments),
+            rows::store(&segment).as_slice(),
+        )?;
         session.segments = session.segments.saturating_add(1);
         session.recovered |= recovered;
         self.put_session(row.session, &session)?;
@@ -139,7 +155,11 @@ impl Books<'_> {
         report: &Report,
     ) -> Result<Outcome, LedgerError> {
         let debit = meter::closing(report.usage.owed(&row.rates));
-        let known = if report.segment == row.segment { row.memo } else { Msat::ZERO };
+        let known = if report.segment == row.segment {
+            row.memo
+        } else {
+            Msat::ZERO
+        };
         self.memo(Kind::OldEpoch, &row, report.lease, debit.saturating_sub(known))?;
         row.segment = report.segment;
         row.memo = known.max(debit);
@@ -153,15 +173,23 @@ pub(super) fn read_receipt(
     transaction: &ReadTransaction,
     session: SessionId,
 ) -> Result<Option<Receipt>, LedgerError> {
-    let Some(sessions) = rows::table(transaction, rows::SESSIONS)? else { return Ok(None) };
-    let Some(row) = rows::load::<SessionRow>(sessions.get(session.get())?)? else { return Ok(None) };
+    let Some(sessions) = rows::table(transaction, rows::SESSIONS)? else {
+        return Ok(None);
+    };
+    let Some(row) = rows::load::<SessionRow>(sessions.get(session.get())?)? else {
+        return Ok(None);
+    };
     let mut segments: Vec<Segment> = Vec::new();
     if let Some(table) = rows::table(transaction, rows::SEGMENTS)? {
         for segment in table.range((session.get(), 0)..=(session.get(), u32::MAX))? {
             segments.push(rows::parse(segment?.1.value())?);
         }
     }
-    let sum = |of: fn(&Segment) -> u64| segments.iter().fold(0, |sum: u64, segment| sum.saturating_add(of(segment)));
+    let sum = |of: fn(&Segment) -> u64| {
+        segments
+            .iter()
+            .fold(0, |sum: u64, segment| sum.saturating_add(of(segment)))
+    };
     Ok(Some(Receipt {
         session,
         account: row.account,

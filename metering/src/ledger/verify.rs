@@ -2,9 +2,10 @@
 //! books are.
 
 use super::{
-    LedgerError, open_existing,
+    LedgerError,
     account::{self, AccountView},
     journal::{Entry, Kind},
+    open_existing,
     rows::{self, LeaseState, LeaseView, Totals},
 };
 use crate::{AccountId, Msat};
@@ -30,7 +31,14 @@ pub struct Proof {
 
 impl fmt::Display for Proof {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Totals { issued, available, reserved, earned, refunded, .. } = &self.totals;
+        let Totals {
+            issued,
+            available,
+            reserved,
+            earned,
+            refunded,
+            ..
+        } = &self.totals;
         writeln!(f, "issued = available + reserved + earned + refunded")?;
         writeln!(
             f,
@@ -87,11 +95,17 @@ pub(super) fn prove(transaction: &ReadTransaction) -> Result<Proof, Fault> {
     if let Some(journal) = rows::table(transaction, rows::JOURNAL)? {
         for row in journal.iter().map_err(LedgerError::from)? {
             let (key, value) = row.map_err(LedgerError::from)?;
-            ensure(key.value() == entries, || format!("entry {entries} is missing from the journal"))?;
+            ensure(key.value() == entries, || {
+                format!("entry {entries} is missing from the journal")
+            })?;
             let entry: Entry = rows::parse(value.value())?;
             if commit != Some(entry.commit) {
-                ensure(commit < Some(entry.commit), || format!("entry {entries} is out of order"))?;
-                ensure(totals.balance(), || format!("after commit {commit:?}: {totals:?}"))?;
+                ensure(commit < Some(entry.commit), || {
+                    format!("entry {entries} is out of order")
+                })?;
+                ensure(totals.balance(), || {
+                    format!("after commit {commit:?}: {totals:?}")
+                })?;
                 commit = Some(entry.commit);
                 commits += 1;
             }
@@ -104,15 +118,26 @@ pub(super) fn prove(transaction: &ReadTransaction) -> Result<Proof, Fault> {
     ensure(totals.balance(), || format!("at the end: {totals:?}"))?;
     // The counters are not money; the journal does not carry them.
     (totals.commits, totals.next_lease) = (written.commits, written.next_lease);
-    ensure(totals == written, || format!("the journal says {totals:?}, the books {written:?}"))?;
+    ensure(totals == written, || {
+        format!("the journal says {totals:?}, the books {written:?}")
+    })?;
     prove_accounts(transaction, &accounts)?;
     let open_leases = prove_leases(transaction, &accounts)?;
     let vouchers = match rows::table(transaction, rows::VOUCHERS)? {
         Some(table) => table.len().map_err(LedgerError::from)?,
         None => 0,
     };
-    ensure(vouchers == credits, || format!("{credits} credits in the journal, {vouchers} vouchers"))?;
-    Ok(Proof { totals, accounts: accounts.len(), entries, commits, vouchers, open_leases })
+    ensure(vouchers == credits, || {
+        format!("{credits} credits in the journal, {vouchers} vouchers")
+    })?;
+    Ok(Proof {
+        totals,
+        accounts: accounts.len(),
+        entries,
+        commits,
+        vouchers,
+        open_leases,
+    })
 }
 
 fn replay(account: &mut Replayed, entry: &Entry) -> Result<(), Fault> {
@@ -123,8 +148,14 @@ fn replay(account: &mut Replayed, entry: &Entry) -> Result<(), Fault> {
     };
     match entry.kind {
         Kind::Credit => {
-            account.credited = account.credited.checked_add(entry.msat).ok_or_else(|| below_zero(entry))?;
-            account.available = account.available.checked_add(entry.msat).ok_or_else(|| below_zero(entry))?;
+            account.credited = account
+                .credited
+                .checked_add(entry.msat)
+                .ok_or_else(|| below_zero(entry))?;
+            account.available = account
+                .available
+                .checked_add(entry.msat)
+                .ok_or_else(|| below_zero(entry))?;
             Ok(())
         }
         Kind::Reserve => move_(&mut account.available, &mut account.reserved),
@@ -140,24 +171,55 @@ fn replay(account: &mut Replayed, entry: &Entry) -> Result<(), Fault> {
 }
 
 fn below_zero(entry: &Entry) -> Fault {
-    Fault::Broken(format!("{:?} of {} takes an account below zero or past the limit", entry.kind, entry.msat))
+    Fault::Broken(format!(
+        "{:?} of {} takes an account below zero or past the limit",
+        entry.kind, entry.msat
+    ))
 }
 
-fn prove_accounts(transaction: &ReadTransaction, replayed: &BTreeMap<AccountId, Replayed>) -> Result<(), Fault> {
+fn prove_accounts(
+    transaction: &ReadTransaction,
+    replayed: &BTreeMap<AccountId, Replayed>,
+) -> Result<(), Fault> {
     let written = account::read_all(transaction)?;
     ensure(written.len() == replayed.len(), || {
-        format!("{} accounts in the journal, {} in the books", replayed.len(), written.len())
+        format!(
+            "{} accounts in the journal, {} in the books",
+            replayed.len(),
+            written.len()
+        )
     })?;
-    for AccountView { account, available, reserved, spent, refunded, lots, frozen, .. } in &written {
+    for AccountView {
+        account,
+        available,
+        reserved,
+        spent,
+        refunded,
+        lots,
+        frozen,
+        ..
+    } in &written
+    {
         let Some(says) = replayed.get(account) else {
             return Err(Fault::Broken(format!("{account:?} is not in the journal")));
         };
-        let held = (says.available, says.reserved, says.spent, says.refunded, says.frozen);
-        ensure(held == (*available, *reserved, *spent, *refunded, *frozen), || {
-            format!("{account:?} differs from what the journal says")
+        let held = (
+            says.available,
+            says.reserved,
+            says.spent,
+            says.refunded,
+            says.frozen,
+        );
+        ensure(
+            held == (*available, *reserved, *spent, *refunded, *frozen),
+            || format!("{account:?} differs from what the journal says"),
+        )?;
+        let left = lots
+            .iter()
+            .try_fold(Msat::ZERO, |sum, lot| sum.checked_add(lot.left));
+        ensure(left == available.checked_add(*reserved), || {
+            format!("the lots of {account:?} do not add up")
         })?;
-        let left = lots.iter().try_fold(Msat::ZERO, |sum, lot| sum.checked_add(lot.left));
-        ensure(left == available.checked_add(*reserved), || format!("the lots of {account:?} do not add up"))?;
     }
     Ok(())
 }
@@ -168,33 +230,45 @@ fn prove_leases(
 ) -> Result<usize, Fault> {
     let mut reserved: BTreeMap<AccountId, Msat> = BTreeMap::new();
     let mut open = 0;
-    if let (Some(leases), Some(index)) =
-        (rows::table(transaction, rows::LEASES)?, rows::table(transaction, rows::OPEN_LEASES)?)
-    {
+    if let (Some(leases), Some(index)) = (
+        rows::table(transaction, rows::LEASES)?,
+        rows::table(transaction, rows::OPEN_LEASES)?,
+    ) {
         for row in leases.iter().map_err(LedgerError::from)? {
             let (id, value) = row.map_err(LedgerError::from)?;
             let lease: LeaseView = rows::parse(value.value())?;
             let listed = index.get(id.value()).map_err(LedgerError::from)?.is_some();
             ensure(listed == (lease.state == LeaseState::Open), || {
-                format!("lease {:x} is {:?} and its listing says otherwise", id.value(), lease.state)
+                format!(
+                    "lease {:x} is {:?} and its listing says otherwise",
+                    id.value(),
+                    lease.state
+                )
             })?;
             open += usize::from(listed);
             let held = lease.granted.checked_sub(lease.settled);
             let sum = reserved.entry(lease.account).or_default();
-            *sum = held
-                .and_then(|held| sum.checked_add(held))
-                .ok_or_else(|| Fault::Broken(format!("lease {:x} settled more than it was granted", id.value())))?;
+            *sum = held.and_then(|held| sum.checked_add(held)).ok_or_else(|| {
+                Fault::Broken(format!("lease {:x} settled more than it was granted", id.value()))
+            })?;
         }
     }
     for (account, replayed) in accounts {
         let held = reserved.get(account).copied().unwrap_or_default();
         ensure(held == replayed.reserved, || {
-            format!("{account:?} has {} reserved and its leases hold {held}", replayed.reserved)
+            format!(
+                "{account:?} has {} reserved and its leases hold {held}",
+                replayed.reserved
+            )
         })?;
     }
     Ok(open)
 }
 
 fn ensure(holds: bool, fault: impl FnOnce() -> String) -> Result<(), Fault> {
-    if holds { Ok(()) } else { Err(Fault::Broken(fault())) }
+    if holds {
+        Ok(())
+    } else {
+        Err(Fault::Broken(fault()))
+    }
 }

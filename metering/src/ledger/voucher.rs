@@ -36,10 +36,16 @@ impl Books<'_> {
             if !row.voucher.same_claims(voucher) {
                 return Err(Refusal::VoucherConflict.into());
             }
-            return Ok(Credited { repeated: true, ..row.answer });
+            return Ok(Credited {
+                repeated: true,
+                ..row.answer
+            });
         }
         let mut account = self.account(&voucher.account)?;
-        let held = account.available.checked_add(account.reserved).and_then(|held| held.checked_add(voucher.balance));
+        let held = account
+            .available
+            .checked_add(account.reserved)
+            .and_then(|held| held.checked_add(voucher.balance));
         if held.is_none_or(|held| held > Msat::MAX_BALANCE)
             || self.totals.issued.checked_add(voucher.balance).is_none()
         {
@@ -57,12 +63,23 @@ impl Books<'_> {
                 left: voucher.balance,
             });
         }
-        let answer = Credited { credited: voucher.balance, available: account.available, repeated: false };
+        let answer = Credited {
+            credited: voucher.balance,
+            available: account.available,
+            repeated: false,
+        };
         self.put_account(&account)?;
-        let row = VoucherRow { voucher: voucher.clone(), answer, at: self.now };
+        let row = VoucherRow {
+            voucher: voucher.clone(),
+            answer,
+            at: self.now,
+        };
         self.vouchers.insert(name, rows::store(&row).as_slice())?;
         self.post(Entry {
-            voucher: Some(VoucherName { iss: voucher.iss.clone(), jti: voucher.jti.clone() }),
+            voucher: Some(VoucherName {
+                iss: voucher.iss.clone(),
+                jti: voucher.jti.clone(),
+            }),
             ..Entry::new(Kind::Credit, &voucher.account, voucher.balance)
         })?;
         Ok(answer)

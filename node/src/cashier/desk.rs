@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use identity::SigningKey;
 use metering::allowance::SPENDING_LIFETIME;
-use metering::ledger::{AccountView, Command, LedgerError};
 use metering::lease::RECLAIM_AFTER;
+use metering::ledger::{AccountView, Command, LedgerError};
 use metering::{AccountId, LadderConfig, LeaseId, Ledger, Report, Service, SessionId, Step, Tariff};
 use tokio::sync::{mpsc, oneshot};
 
@@ -129,7 +129,9 @@ impl Desk {
         for message in messages {
             self.take(message, &mut drains, now, unix_ns);
         }
-        let look = self.looked_at.is_none_or(|looked| now.duration_since(looked) >= LOOK_INTERVAL);
+        let look = self
+            .looked_at
+            .is_none_or(|looked| now.duration_since(looked) >= LOOK_INTERVAL);
         if look {
             self.looked_at = Some(now);
             self.take_what_is_due(now);
@@ -160,8 +162,12 @@ impl Desk {
     fn work_off(&mut self, now: Instant, unix_ns: u64) {
         loop {
             self.queue_renewals(now);
-            let flush = self.reports_since.is_some_and(|since| now.duration_since(since) >= REPORT_COMMIT_INTERVAL);
-            let news = !self.batch.is_empty() || !self.renewals.is_empty() || (!self.owed.is_empty() && self.is_up());
+            let flush = self
+                .reports_since
+                .is_some_and(|since| now.duration_since(since) >= REPORT_COMMIT_INTERVAL);
+            let news = !self.batch.is_empty()
+                || !self.renewals.is_empty()
+                || (!self.owed.is_empty() && self.is_up());
             if news || flush {
                 self.reports_since = None;
                 self.commit(now, unix_ns);
@@ -181,11 +187,22 @@ impl Desk {
             Message::TurnAdmit(admission) => self.queue_turn_admission(admission),
             Message::Credit(voucher, reply) => {
                 let account = voucher.account.clone();
-                self.batch.push((Command::Credit(*voucher), Then::Credit { account, reply }));
+                self.batch
+                    .push((Command::Credit(*voucher), Then::Credit { account, reply }));
             }
             Message::Freeze(account, frozen, reply) => {
-                let command = Command::Freeze { account: account.clone(), frozen };
-                self.batch.push((command, Then::Freeze { account, frozen, reply }));
+                let command = Command::Freeze {
+                    account: account.clone(),
+                    frozen,
+                };
+                self.batch.push((
+                    command,
+                    Then::Freeze {
+                        account,
+                        frozen,
+                        reply,
+                    },
+                ));
             }
             Message::Release(lease) => self.reclaim(lease, "never-opened"),
             Message::Subscribe(session, subscriber) => {
@@ -194,7 +211,11 @@ impl Desk {
             Message::Account(account, reply) => {
                 self.answers.push(Answer::Account { account, reply });
             }
-            Message::Receipt(session, reply) => self.answers.push(Answer::Receipt { session, reply, unix_ns }),
+            Message::Receipt(session, reply) => self.answers.push(Answer::Receipt {
+                session,
+                reply,
+                unix_ns,
+            }),
             Message::Verify(reply) => self.answers.push(Answer::Verify { reply }),
             Message::Drain(reply) => drains.push(reply),
         }
@@ -204,7 +225,11 @@ impl Desk {
         let id = report.lease;
         let Some(lease) = self.live.leases.get_mut(&id) else {
             // Of a lease that was taken back, or of a former life: the memo account's business.
-            let command = if report.closed { settle(report, "closed") } else { Command::Report(report) };
+            let command = if report.closed {
+                settle(report, "closed")
+            } else {
+                Command::Report(report)
+            };
             self.batch.push((command, Then::Nothing));
             return;
         };
@@ -232,14 +257,29 @@ impl Desk {
             return;
         }
         self.reports.remove(&id);
-        let ending = self.live.sessions.get(&session).and_then(|session| session.ending);
+        let ending = self
+            .live
+            .sessions
+            .get(&session)
+            .and_then(|session| session.ending);
         let command = settle(report, ending.unwrap_or("closed"));
-        self.batch.push((command, Then::Settle { lease: id, last: report.last }));
+        self.batch.push((
+            command,
+            Then::Settle {
+                lease: id,
+                last: report.last,
+            },
+        ));
         let lease = self.live.leases.get_mut(&id).expect("looked up above");
         if !report.last && lease.hold == Hold::Asked {
             lease.hold = Hold::Yes;
-            self.batch.push((Command::Release { lease: id }, Then::Release { lease: id }));
-            let step = self.live.accounts.get(&account).map_or(Step::Ended, Account::step);
+            self.batch
+                .push((Command::Release { lease: id }, Then::Release { lease: id }));
+            let step = self
+                .live
+                .accounts
+                .get(&account)
+                .map_or(Step::Ended, Account::step);
             if step < Step::Held {
                 // Somebody topped up before the shard had even paused.
                 self.resume(id);
@@ -282,16 +322,26 @@ impl Desk {
         if let Some(report) = self.reports.remove(&lease) {
             self.batch.push((Command::Report(report), Then::Report { lease }));
         }
-        self.batch.push((Command::Reclaim { lease, reason: reason.to_owned() }, Then::Reclaim { lease }));
+        self.batch.push((
+            Command::Reclaim {
+                lease,
+                reason: reason.to_owned(),
+            },
+            Then::Reclaim { lease },
+        ));
     }
 
     /// Lets every ladder that was touched take its step, and carries it out.
     fn decide(&mut self, now: Instant) {
         for name in std::mem::take(&mut self.touched) {
-            let Some(account) = self.live.accounts.get(&name) else { continue };
+            let Some(account) = self.live.accounts.get(&name) else {
+                continue;
+            };
             let spendable = self.live.spendable(account);
             let before = account.step();
-            let long_down = self.down.is_some_and(|(since, _)| now.duration_since(since) >= SPENDING_LIFETIME);
+            let long_down = self
+                .down
+                .is_some_and(|(since, _)| now.duration_since(since) >= SPENDING_LIFETIME);
             let spent = account
                 .leases
                 .iter()
@@ -307,7 +357,11 @@ impl Desk {
             let topped_up = std::mem::take(&mut account.topped_up);
             let step = account.step();
             if step != before {
-                let reason = if outage { NoticeReason::LedgerUnavailable } else { NoticeReason::Step };
+                let reason = if outage {
+                    NoticeReason::LedgerUnavailable
+                } else {
+                    NoticeReason::Step
+                };
                 self.take_step(&name, before, step, reason, now);
             } else if topped_up {
                 self.tell(&name, NoticeReason::TopUp, now);
@@ -334,7 +388,12 @@ impl Desk {
         }
         if before == Step::Held {
             // First the money, then the word to go on.
-            let leases = self.live.accounts.get(name).map(|account| account.leases.clone()).unwrap_or_default();
+            let leases = self
+                .live
+                .accounts
+                .get(name)
+                .map(|account| account.leases.clone())
+                .unwrap_or_default();
             leases.into_iter().for_each(|lease| self.resume(lease));
         }
         for session in sessions {
@@ -368,7 +427,9 @@ impl Desk {
 
     /// After a top-up nobody waits for the next report: who had run out is renewed in this very round.
     fn want_more(&mut self, name: &AccountId) {
-        let Some(account) = self.live.accounts.get(name) else { return };
+        let Some(account) = self.live.accounts.get(name) else {
+            return;
+        };
         for id in &account.leases {
             if let Some(lease) = self.live.leases.get_mut(id) {
                 lease.wants |= lease.exhausted || lease.unspent() < lease.last_want;
@@ -380,15 +441,24 @@ impl Desk {
     }
 
     pub(super) fn end_session(&mut self, id: SessionId, end: EndReason, reason: NoticeReason, now: Instant) {
-        let Some(session) = self.live.sessions.get_mut(&id) else { return };
+        let Some(session) = self.live.sessions.get_mut(&id) else {
+            return;
+        };
         if session.ending.is_some() {
             return;
         }
-        session.ending = Some(if reason == NoticeReason::LeaseLost { reason.as_str() } else { end.slug() });
+        session.ending = Some(if reason == NoticeReason::LeaseLost {
+            reason.as_str()
+        } else {
+            end.slug()
+        });
         let account = session.account.clone();
         self.order_session(id, |session| Order::End { session, reason: end });
         if let Some(notice) = self.notice(&account, id, reason, now) {
-            self.send(Notice { step: Step::Ended, ..notice });
+            self.send(Notice {
+                step: Step::Ended,
+                ..notice
+            });
         }
     }
 
@@ -413,7 +483,9 @@ impl Desk {
             .iter()
             .filter(|(_, account)| {
                 !account.leases.is_empty()
-                    && account.told_at.is_none_or(|told| now.duration_since(told) >= BALANCE_INTERVAL)
+                    && account
+                        .told_at
+                        .is_none_or(|told| now.duration_since(told) >= BALANCE_INTERVAL)
             })
             .map(|(name, _)| name.clone())
             .collect();
@@ -422,14 +494,23 @@ impl Desk {
         }
     }
 
-    fn notice(&self, name: &AccountId, session: SessionId, reason: NoticeReason, now: Instant) -> Option<Notice> {
+    fn notice(
+        &self,
+        name: &AccountId,
+        session: SessionId,
+        reason: NoticeReason,
+        now: Instant,
+    ) -> Option<Notice> {
         let account = self.live.accounts.get(name)?;
         let available_msat = self.live.spendable_msat(account);
         Some(Notice {
             session,
             step: account.step(),
             available_msat,
-            runway_seconds: account.ladder.runway(available_msat, now).map(|runway| runway.as_secs_f64()),
+            runway_seconds: account
+                .ladder
+                .runway(available_msat, now)
+                .map(|runway| runway.as_secs_f64()),
             burn_msat_per_second: metering::meter::closing(account.ladder.full_burn(now)).get(),
             reason,
         })
@@ -444,7 +525,9 @@ impl Desk {
 
     /// An order to the shard of an SFU session, or to every shard where a TURN session's allocations may be.
     fn order_session(&mut self, id: SessionId, order: impl Fn(SessionId) -> Order) {
-        let Some(session) = self.live.sessions.get(&id) else { return };
+        let Some(session) = self.live.sessions.get(&id) else {
+            return;
+        };
         match session.service {
             Service::Sfu => self.order(session.shard, order(id)),
             Service::Turn => (0..self.shards.len()).for_each(|shard| self.order(shard, order(id))),
@@ -453,7 +536,9 @@ impl Desk {
 
     /// Queues an order behind those that wait, so that they arrive in their order.
     pub(super) fn order(&mut self, shard: usize, order: Order) {
-        let Some((send, backlog)) = self.shards.get_mut(shard) else { return };
+        let Some((send, backlog)) = self.shards.get_mut(shard) else {
+            return;
+        };
         if (backlog.is_empty() && send(order)) || backlog.len() >= BACKLOG_MAX {
             return;
         }
@@ -484,7 +569,10 @@ impl Desk {
         }
         match (self.reopen)() {
             Ok(ledger) => {
-                tracing::info!(seconds = now.duration_since(since).as_secs(), "the ledger answers again");
+                tracing::info!(
+                    seconds = now.duration_since(since).as_secs(),
+                    "the ledger answers again"
+                );
                 self.ledger = Some(ledger);
                 self.down = None;
                 for (id, lease) in &mut self.live.leases {
@@ -504,10 +592,15 @@ impl Desk {
     fn publish(&self) {
         metrics::gauge!("milliway_ledger_up").set(if self.is_up() { 1.0 } else { 0.0 });
         metrics::gauge!("milliway_leases_active").set(self.live.leases.len() as f64);
-        let mut throttled: BTreeMap<Step, u32> =
-            [Step::Warned, Step::Reduced, Step::AudioOnly, Step::Held].map(|step| (step, 0)).into();
+        let mut throttled: BTreeMap<Step, u32> = [Step::Warned, Step::Reduced, Step::AudioOnly, Step::Held]
+            .map(|step| (step, 0))
+            .into();
         for session in self.live.sessions.values() {
-            let step = self.live.accounts.get(&session.account).map_or(Step::Full, Account::step);
+            let step = self
+                .live
+                .accounts
+                .get(&session.account)
+                .map_or(Step::Full, Account::step);
             throttled.entry(step).and_modify(|count| *count += 1);
         }
         for (step, count) in throttled {
@@ -529,5 +622,8 @@ impl Desk {
 }
 
 fn settle(report: Report, reason: &str) -> Command {
-    Command::Settle { report, reason: reason.to_owned() }
+    Command::Settle {
+        report,
+        reason: reason.to_owned(),
+    }
 }

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use metering::ladder::Spendable;
 use metering::ledger::AccountView;
 use metering::meter::UNITS_PER_MSAT;
-use metering::{AccountId, Ladder, LadderConfig, LeaseId, Msat, Rates, Report, Service, SessionId, Step, Usage, meter};
+use metering::{
+    AccountId, Ladder, LadderConfig, LeaseId, Msat, Rates, Report, Service, SessionId, Step, Usage, meter,
+};
 
 /// A live account.
 pub(super) struct Account {
@@ -38,7 +40,11 @@ impl Account {
 
     /// How its sessions are served.
     pub(super) fn step(&self) -> Step {
-        if self.outage { self.ladder.step().max(Step::Held) } else { self.ladder.step() }
+        if self.outage {
+            self.ladder.step().max(Step::Held)
+        } else {
+            self.ladder.step()
+        }
     }
 }
 
@@ -140,13 +146,19 @@ impl Live {
             .leases
             .iter()
             .filter_map(|lease| self.leases.get(lease))
-            .fold(account.view.available, |sum, lease| sum.saturating_add(lease.unspent()))
+            .fold(account.view.available, |sum, lease| {
+                sum.saturating_add(lease.unspent())
+            })
     }
 
     /// The same, as its ladder looks at it.
     pub(super) fn spendable(&self, account: &Account) -> Spendable {
         let msat = self.spendable_msat(account);
-        Spendable { msat, exhausted: account.exhausted, topped_up: account.topped_up }
+        Spendable {
+            msat,
+            exhausted: account.exhausted,
+            topped_up: account.topped_up,
+        }
     }
 
     /// A new lease of an account that is known.
@@ -184,14 +196,21 @@ impl Live {
 
     /// The sessions of an account.
     pub(super) fn sessions_of(&self, account: &AccountId) -> Vec<SessionId> {
-        let leases = self.accounts.get(account).into_iter().flat_map(|account| &account.leases);
-        let sessions: BTreeSet<SessionId> =
-            leases.filter_map(|lease| self.leases.get(lease)).map(|lease| lease.session).collect();
+        let leases = self
+            .accounts
+            .get(account)
+            .into_iter()
+            .flat_map(|account| &account.leases);
+        let sessions: BTreeSet<SessionId> = leases
+            .filter_map(|lease| self.leases.get(lease))
+            .map(|lease| lease.session)
+            .collect();
         sessions.into_iter().collect()
     }
 
     /// Forgets accounts that nothing is known of but an old balance.
     pub(super) fn forget_idle(&mut self, now: Instant) {
-        self.accounts.retain(|_, account| !account.leases.is_empty() || !account.ladder.is_forgettable(now));
+        self.accounts
+            .retain(|_, account| !account.leases.is_empty() || !account.ladder.is_forgettable(now));
     }
 }

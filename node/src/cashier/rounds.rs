@@ -24,28 +24,82 @@ const RECEIPT_TYP: &str = "milliway-receipt+jws";
 /// What to do once a command is in the books, or was refused.
 pub(super) enum Then {
     Nothing,
-    Report { lease: LeaseId },
-    Credit { account: AccountId, reply: Reply<Credited> },
-    CreditFirst { admission: Box<Admission>, reply: Reply<Admitted> },
-    Admit { admission: Box<Admission>, want: Msat, reply: Reply<Admitted> },
-    TurnAdmit { admission: TurnAdmission, want: Msat },
-    Renew { lease: LeaseId },
-    Settle { lease: LeaseId, last: bool },
-    Release { lease: LeaseId },
-    Reclaim { lease: LeaseId },
-    Freeze { account: AccountId, frozen: bool, reply: Reply<()> },
+    Report {
+        lease: LeaseId,
+    },
+    Credit {
+        account: AccountId,
+        reply: Reply<Credited>,
+    },
+    CreditFirst {
+        admission: Box<Admission>,
+        reply: Reply<Admitted>,
+    },
+    Admit {
+        admission: Box<Admission>,
+        want: Msat,
+        reply: Reply<Admitted>,
+    },
+    TurnAdmit {
+        admission: TurnAdmission,
+        want: Msat,
+    },
+    Renew {
+        lease: LeaseId,
+    },
+    Settle {
+        lease: LeaseId,
+        last: bool,
+    },
+    Release {
+        lease: LeaseId,
+    },
+    Reclaim {
+        lease: LeaseId,
+    },
+    Freeze {
+        account: AccountId,
+        frozen: bool,
+        reply: Reply<()>,
+    },
 }
 
 /// An answer that waits until the round's steps are taken.
 pub(super) enum Answer {
-    Account { account: AccountId, reply: Reply<AccountStatus> },
-    Receipt { session: SessionId, reply: Reply<Option<(AccountId, String)>>, unix_ns: u64 },
-    Verify { reply: oneshot::Sender<Result<Proof, Fault>> },
-    AskAgain { admission: Box<Admission>, reply: Reply<Admitted> },
-    Admit { lease: LeaseId, granted: Msat, admission: Box<Admission>, reply: Reply<Admitted> },
-    TurnAdmit { lease: LeaseId, granted: Msat, admission: TurnAdmission },
-    Credit { credited: Credited, reply: Reply<Credited> },
-    Freeze { reply: Reply<()> },
+    Account {
+        account: AccountId,
+        reply: Reply<AccountStatus>,
+    },
+    Receipt {
+        session: SessionId,
+        reply: Reply<Option<(AccountId, String)>>,
+        unix_ns: u64,
+    },
+    Verify {
+        reply: oneshot::Sender<Result<Proof, Fault>>,
+    },
+    AskAgain {
+        admission: Box<Admission>,
+        reply: Reply<Admitted>,
+    },
+    Admit {
+        lease: LeaseId,
+        granted: Msat,
+        admission: Box<Admission>,
+        reply: Reply<Admitted>,
+    },
+    TurnAdmit {
+        lease: LeaseId,
+        granted: Msat,
+        admission: TurnAdmission,
+    },
+    Credit {
+        credited: Credited,
+        reply: Reply<Credited>,
+    },
+    Freeze {
+        reply: Reply<()>,
+    },
 }
 
 /// A receipt as it is signed: who says so, and when.
@@ -78,13 +132,22 @@ impl Desk {
             match &admission.voucher {
                 Some(voucher) => {
                     let command = Command::Credit(voucher.clone());
-                    self.batch.push((command, Then::CreditFirst { admission: Box::new(admission), reply }));
+                    self.batch.push((
+                        command,
+                        Then::CreditFirst {
+                            admission: Box::new(admission),
+                            reply,
+                        },
+                    ));
                 }
                 None => drop(reply.send(Err(self.still_held(&admission.account)))),
             }
             return;
         }
-        let tariff = self.tariffs.iter().find(|tariff| tariff.service == admission.service);
+        let tariff = self
+            .tariffs
+            .iter()
+            .find(|tariff| tariff.service == admission.service);
         let rates = tariff.and_then(|tariff| tariff.rates().ok());
         let (Some(tariff), Some(rates), false) = (tariff, rates, self.draining) else {
             let _ = reply.send(Err(Refused::Capacity));
@@ -103,7 +166,14 @@ impl Desk {
             minimum: rates.admission_minimum(),
             cap: admission.cap.clone(),
         };
-        self.batch.push((Command::Open(Box::new(open)), Then::Admit { admission: Box::new(admission), want, reply }));
+        self.batch.push((
+            Command::Open(Box::new(open)),
+            Then::Admit {
+                admission: Box::new(admission),
+                want,
+                reply,
+            },
+        ));
     }
 
     pub(super) fn queue_turn_admission(&mut self, admission: TurnAdmission) {
@@ -129,26 +199,52 @@ impl Desk {
             minimum: rates.admission_minimum(),
             cap: admission.cap.clone(),
         };
-        self.batch.push((Command::Open(Box::new(open)), Then::TurnAdmit { admission, want }));
+        self.batch
+            .push((Command::Open(Box::new(open)), Then::TurnAdmit { admission, want }));
     }
 
     fn is_held(&self, name: &AccountId) -> bool {
-        self.live.accounts.get(name).is_some_and(|account| account.step() == Step::Held)
+        self.live
+            .accounts
+            .get(name)
+            .is_some_and(|account| account.step() == Step::Held)
     }
 
     fn still_held(&self, name: &AccountId) -> Refused {
-        let available = self.live.accounts.get(name).map_or(Msat::ZERO, |account| account.view.available);
-        if self.is_up() { Refused::BalanceExhausted { available } } else { Refused::LedgerUnavailable }
+        let available = self
+            .live
+            .accounts
+            .get(name)
+            .map_or(Msat::ZERO, |account| account.view.available);
+        if self.is_up() {
+            Refused::BalanceExhausted { available }
+        } else {
+            Refused::LedgerUnavailable
+        }
     }
 
     fn refuse_turn(&mut self, admission: &TurnAdmission, reason: TurnRefusal) {
-        self.order(admission.shard, Order::TurnRefused { allocation: admission.allocation, reason });
+        self.order(
+            admission.shard,
+            Order::TurnRefused {
+                allocation: admission.allocation,
+                reason,
+            },
+        );
     }
 
     /// Whether a lease that wants more may have it now.
     fn may_renew(&self, lease: &Lease) -> bool {
-        let step = self.live.accounts.get(&lease.account).map_or(Step::Ended, Account::step);
-        let ending = self.live.sessions.get(&lease.session).is_none_or(|session| session.ending.is_some());
+        let step = self
+            .live
+            .accounts
+            .get(&lease.account)
+            .map_or(Step::Ended, Account::step);
+        let ending = self
+            .live
+            .sessions
+            .get(&lease.session)
+            .is_none_or(|session| session.ending.is_some());
         lease.wants && lease.hold == Hold::No && step < Step::Held && !ending && self.is_up()
     }
 
@@ -156,20 +252,47 @@ impl Desk {
     /// again when they are resumed.
     pub(super) fn queue_renewals(&mut self, now: Instant) {
         for id in std::mem::take(&mut self.wanting) {
-            if !self.live.leases.get(&id).is_some_and(|lease| self.may_renew(lease)) {
+            if !self
+                .live
+                .leases
+                .get(&id)
+                .is_some_and(|lease| self.may_renew(lease))
+            {
                 continue;
             }
-            let Some(lease) = self.live.leases.get_mut(&id) else { continue };
-            let burn = self.live.accounts.get(&lease.account).map_or(0, |account| account.ladder.lease_burn(id));
+            let Some(lease) = self.live.leases.get_mut(&id) else {
+                continue;
+            };
+            let burn = self
+                .live
+                .accounts
+                .get(&lease.account)
+                .map_or(0, |account| account.ladder.lease_burn(id, now));
             let ramp = now.duration_since(lease.renewed_at) < RAMP;
-            let faster = if ramp { lease.last_want.saturating_add(lease.last_want) } else { Msat::ZERO };
-            let limit = Msat::new(lease.limit.unwrap_or(u64::MAX).saturating_mul(lease::LEASE_SECONDS));
+            let faster = if ramp {
+                lease.last_want.saturating_add(lease.last_want)
+            } else {
+                Msat::ZERO
+            };
+            let limit = Msat::new(
+                lease
+                    .limit
+                    .unwrap_or(u64::MAX)
+                    .saturating_mul(lease::LEASE_SECONDS),
+            );
             let want = lease::renewal_want(burn).max(faster).min(limit);
             let minimum = lease::minimum(&lease.rates, burn);
             lease.wants = false;
             lease.renewed_at = now;
             lease.last_want = want;
-            self.renewals.push((Command::Renew { lease: id, want, minimum }, Then::Renew { lease: id }));
+            self.renewals.push((
+                Command::Renew {
+                    lease: id,
+                    want,
+                    minimum,
+                },
+                Then::Renew { lease: id },
+            ));
         }
     }
 
@@ -180,10 +303,15 @@ impl Desk {
         let owed = std::mem::take(&mut self.owed);
         let reports = std::mem::take(&mut self.reports);
         let owed = owed.into_iter().map(|command| (command, Then::Nothing));
-        let reports =
-            reports.into_iter().map(|(lease, report)| (Command::Report(report), Then::Report { lease }));
+        let reports = reports
+            .into_iter()
+            .map(|(lease, report)| (Command::Report(report), Then::Report { lease }));
         let batch = std::mem::take(&mut self.batch);
-        for (command, then) in owed.chain(batch).chain(reports).chain(std::mem::take(&mut self.renewals)) {
+        for (command, then) in owed
+            .chain(batch)
+            .chain(reports)
+            .chain(std::mem::take(&mut self.renewals))
+        {
             commands.push(command);
             thens.push(then);
         }
@@ -257,27 +385,60 @@ impl Desk {
                 self.answers.push(Answer::AskAgain { admission, reply });
             }
             (Then::CreditFirst { reply, .. }, Err(refusal)) => drop(reply.send(Err(refusal.into()))),
-            (Then::Admit { admission, want, reply }, Ok(Outcome::Opened { lease, granted, credited, .. })) => {
+            (
+                Then::Admit {
+                    admission,
+                    want,
+                    reply,
+                },
+                Ok(Outcome::Opened {
+                    lease,
+                    granted,
+                    credited,
+                    ..
+                }),
+            ) => {
                 if credited.is_some_and(|credited| !credited.repeated) {
                     self.note_top_up(&admission.account);
                 }
-                let place = (admission.account.clone(), admission.session, admission.shard, admission.service);
+                let place = (
+                    admission.account.clone(),
+                    admission.session,
+                    admission.shard,
+                    admission.service,
+                );
                 self.note_opened(lease, granted, want, place, admission.max_msat_per_second, now);
-                self.answers.push(Answer::Admit { lease, granted, admission, reply });
+                self.answers.push(Answer::Admit {
+                    lease,
+                    granted,
+                    admission,
+                    reply,
+                });
             }
             (Then::Admit { admission, reply, .. }, Err(refusal)) => {
                 self.note_top_up_of(&admission);
                 drop(reply.send(Err(refusal.into())));
             }
             (Then::TurnAdmit { admission, want }, Ok(Outcome::Opened { lease, granted, .. })) => {
-                let place = (admission.account.clone(), admission.session, admission.shard, Service::Turn);
+                let place = (
+                    admission.account.clone(),
+                    admission.session,
+                    admission.shard,
+                    Service::Turn,
+                );
                 self.note_opened(lease, granted, want, place, None, now);
-                self.answers.push(Answer::TurnAdmit { lease, granted, admission });
+                self.answers.push(Answer::TurnAdmit {
+                    lease,
+                    granted,
+                    admission,
+                });
             }
             (Then::TurnAdmit { admission, .. }, Err(refusal)) => {
                 self.refuse_turn(&admission, TurnRefusal::from(&Refused::from(refusal)));
             }
-            (Then::Renew { lease }, Ok(Outcome::Renewed { granted, .. })) => self.note_renewed(lease, granted, now),
+            (Then::Renew { lease }, Ok(Outcome::Renewed { granted, .. })) => {
+                self.note_renewed(lease, granted, now)
+            }
             (Then::Renew { lease }, Err(_)) => {
                 if let Some(lease) = self.live.leases.get(&lease)
                     && let Some(account) = self.live.accounts.get_mut(&lease.account)
@@ -294,7 +455,8 @@ impl Desk {
                         .get(&lease)
                         .and_then(|lease| self.live.sessions.get(&lease.session))
                         .map_or("sfu", |session| session.service.as_str());
-                    metrics::counter!("milliway_billed_msat_total", "service" => service).increment(earned.get());
+                    metrics::counter!("milliway_billed_msat_total", "service" => service)
+                        .increment(earned.get());
                 }
                 self.note_settled(lease, last);
                 self.confirm(lease, now);
@@ -310,7 +472,14 @@ impl Desk {
                     self.moved.insert(lease.account);
                 }
             }
-            (Then::Freeze { account, frozen, reply }, Ok(_)) => {
+            (
+                Then::Freeze {
+                    account,
+                    frozen,
+                    reply,
+                },
+                Ok(_),
+            ) => {
                 if frozen {
                     for session in self.live.sessions_of(&account) {
                         self.end_session(session, EndReason::Denied, NoticeReason::Frozen, now);
@@ -333,7 +502,10 @@ impl Desk {
 
     fn account_mut(&mut self, name: &AccountId) -> &mut Account {
         let ladder = self.ladder;
-        self.live.accounts.entry(name.clone()).or_insert_with(|| Account::new(name, ladder))
+        self.live
+            .accounts
+            .entry(name.clone())
+            .or_insert_with(|| Account::new(name, ladder))
     }
 
     fn note_top_up(&mut self, name: &AccountId) {
@@ -360,7 +532,9 @@ impl Desk {
         now: Instant,
     ) {
         let tariff = self.tariffs.iter().find(|tariff| tariff.service == service);
-        let Some(rates) = tariff.and_then(|tariff| tariff.rates().ok()) else { return };
+        let Some(rates) = tariff.and_then(|tariff| tariff.rates().ok()) else {
+            return;
+        };
         self.account_mut(&account);
         self.moved.insert(account.clone());
         let lease = Lease {
@@ -387,7 +561,9 @@ impl Desk {
     }
 
     fn note_renewed(&mut self, id: LeaseId, granted: Msat, now: Instant) {
-        let Some(lease) = self.live.leases.get_mut(&id) else { return };
+        let Some(lease) = self.live.leases.get_mut(&id) else {
+            return;
+        };
         let more = granted > lease.granted;
         let exhausted = lease.exhausted && !more;
         if more {
@@ -401,12 +577,21 @@ impl Desk {
         if exhausted && let Some(account) = self.live.accounts.get_mut(&lease.account) {
             account.exhausted = true;
         }
-        self.order(shard, Order::Grant { session, lease: id, granted_total: granted });
+        self.order(
+            shard,
+            Order::Grant {
+                session,
+                lease: id,
+                granted_total: granted,
+            },
+        );
     }
 
     /// A segment is in the books, or will be. The mirror reckons as the ledger does.
     fn note_settled(&mut self, id: LeaseId, last: bool) {
-        let Some(lease) = self.live.leases.get_mut(&id) else { return };
+        let Some(lease) = self.live.leases.get_mut(&id) else {
+            return;
+        };
         self.moved.insert(lease.account.clone());
         if last {
             self.live.remove(id);
@@ -420,25 +605,33 @@ impl Desk {
 
     /// A report of this lease is in the books; now and then its shard is told so.
     fn confirm(&mut self, id: LeaseId, now: Instant) {
-        let Some(lease) = self.live.leases.get_mut(&id) else { return };
+        let Some(lease) = self.live.leases.get_mut(&id) else {
+            return;
+        };
         lease.committed_at = now;
         // Between the order to hold and its report, a shard must not hear of a grant that is about to be taken back.
         if now.duration_since(lease.answered_at) >= ANSWER_INTERVAL && lease.hold != Hold::Asked {
             lease.answered_at = now;
             let (session, shard, granted_total) = (lease.session, lease.shard, lease.granted);
-            self.order(shard, Order::Grant { session, lease: id, granted_total });
+            self.order(
+                shard,
+                Order::Grant {
+                    session,
+                    lease: id,
+                    granted_total,
+                },
+            );
         }
     }
 
     /// Reads what the commit left in the accounts that it touched.
     fn refresh(&mut self, now: Instant) {
         for name in std::mem::take(&mut self.moved) {
-            if self.live.accounts.contains_key(&name) {
-                if let Ok(view) = self.view(&name, now)
-                    && let Some(account) = self.live.accounts.get_mut(&name)
-                {
-                    account.view = view;
-                }
+            if self.live.accounts.contains_key(&name)
+                && let Ok(view) = self.view(&name, now)
+                && let Some(account) = self.live.accounts.get_mut(&name)
+            {
+                account.view = view;
             }
             self.touched.insert(name);
         }
@@ -450,7 +643,11 @@ impl Desk {
             // Whoever does not wait any more does not need the answer.
             match answer {
                 Answer::Account { account, reply } => drop(reply.send(self.status(&account, now))),
-                Answer::Receipt { session, reply, unix_ns } => {
+                Answer::Receipt {
+                    session,
+                    reply,
+                    unix_ns,
+                } => {
                     drop(reply.send(self.receipt(session, unix_ns, now)));
                 }
                 Answer::Verify { reply } => {
@@ -467,20 +664,42 @@ impl Desk {
                 }
                 Answer::Credit { credited, reply } => drop(reply.send(Ok(credited))),
                 Answer::Freeze { reply } => drop(reply.send(Ok(()))),
-                Answer::Admit { lease, granted, admission, reply } => {
+                Answer::Admit {
+                    lease,
+                    granted,
+                    admission,
+                    reply,
+                } => {
                     let admitted = self.admitted(lease, granted, &admission, now);
                     if reply.send(admitted).is_err() {
                         // The client is gone before it was let in.
                         self.reclaim(lease, "never-opened");
                     }
                 }
-                Answer::TurnAdmit { lease, granted, admission } => {
-                    let TurnAdmission { shard, allocation, session, account, .. } = admission;
+                Answer::TurnAdmit {
+                    lease,
+                    granted,
+                    admission,
+                } => {
+                    let TurnAdmission {
+                        shard,
+                        allocation,
+                        session,
+                        account,
+                        ..
+                    } = admission;
                     let step = self.live.accounts.get(&account).map_or(Step::Full, Account::step);
                     if let Some(rates) = self.live.leases.get(&lease).map(|lease| lease.rates) {
                         self.order(
                             shard,
-                            Order::TurnAdmitted { allocation, session, lease, granted, rates, step },
+                            Order::TurnAdmitted {
+                                allocation,
+                                session,
+                                lease,
+                                granted,
+                                rates,
+                                step,
+                            },
                         );
                     }
                 }
@@ -496,31 +715,55 @@ impl Desk {
         now: Instant,
     ) -> Result<Admitted, Refused> {
         let account = self.status(&admission.account, now)?;
-        let tariff = self.tariffs.iter().find(|tariff| tariff.service == admission.service);
+        let tariff = self
+            .tariffs
+            .iter()
+            .find(|tariff| tariff.service == admission.service);
         let rates = self.live.leases.get(&lease).map(|lease| lease.rates);
-        let (Some(tariff), Some(rates)) = (tariff, rates) else { return Err(Refused::Capacity) };
-        Ok(Admitted { lease, granted, rates, tariff_id: tariff.id.clone(), step: account.step, account })
+        let (Some(tariff), Some(rates)) = (tariff, rates) else {
+            return Err(Refused::Capacity);
+        };
+        Ok(Admitted {
+            lease,
+            granted,
+            rates,
+            tariff_id: tariff.id.clone(),
+            step: account.step,
+            account,
+        })
     }
 
     fn status(&mut self, name: &AccountId, now: Instant) -> Result<AccountStatus, Refused> {
         let view = self.view(name, now)?;
         let account = self.live.accounts.get(name);
         let spendable = account.map(|account| self.live.spendable_msat(account));
-        let runway = account.zip(spendable).and_then(|(account, msat)| account.ladder.runway(msat, now));
+        let runway = account
+            .zip(spendable)
+            .and_then(|(account, msat)| account.ladder.runway(msat, now));
         let sessions = self.live.sessions_of(name).into_iter().filter_map(|session| {
             let known = self.live.sessions.get(&session)?;
-            let leases = known.leases.iter().filter_map(|lease| self.live.leases.get(lease));
+            let leases = known
+                .leases
+                .iter()
+                .filter_map(|lease| self.live.leases.get(lease));
             let used_msat = leases.fold(Msat::ZERO, |sum, lease| sum.saturating_add(lease.used_msat()));
-            Some(SessionStatus { session, service: known.service, used_msat })
+            Some(SessionStatus {
+                session,
+                service: known.service,
+                used_msat,
+            })
         });
         Ok(AccountStatus {
             available: view.available,
             reserved: view.reserved,
             spent: view.spent,
             runway_seconds: runway.map(|runway| runway.as_secs_f64()),
-            burn_msat_per_second: account
-                .map_or(0, |account| metering::meter::closing(account.ladder.full_burn(now)).get()),
-            step: account.filter(|account| !account.leases.is_empty()).map_or(Step::Full, Account::step),
+            burn_msat_per_second: account.map_or(0, |account| {
+                metering::meter::closing(account.ladder.full_burn(now)).get()
+            }),
+            step: account
+                .filter(|account| !account.leases.is_empty())
+                .map_or(Step::Full, Account::step),
             sessions: sessions.collect(),
         })
     }
@@ -541,7 +784,11 @@ impl Desk {
             }
         };
         let account = receipt.account.clone();
-        let claims = SignedReceipt { iss: self.key.did().as_str(), iat: unix_ns / 1_000_000_000, receipt };
+        let claims = SignedReceipt {
+            iss: self.key.did().as_str(),
+            iat: unix_ns / 1_000_000_000,
+            receipt,
+        };
         let payload = serde_json::to_vec(&claims).map_err(|_| Refused::LedgerUnavailable)?;
         Ok(Some((account, self.key.sign_jws(RECEIPT_TYP, &payload))))
     }

@@ -96,7 +96,9 @@ impl World {
 
     fn carry_out(&mut self, shard: usize, order: Order, messages: &mut Vec<Message>) {
         match order {
-            Order::Grant { lease, granted_total, .. } => {
+            Order::Grant {
+                lease, granted_total, ..
+            } => {
                 if let Some((_, meter)) = self.meters.get_mut(&lease) {
                     meter.grant(granted_total);
                 }
@@ -105,7 +107,8 @@ impl World {
                 for (place, meter) in self.meters.values_mut() {
                     if *place == shard && meter.session() == session {
                         if step >= Step::Held {
-                            messages.extend(meter.pause(self.now).map(|report| Message::Report(shard, report)));
+                            messages
+                                .extend(meter.pause(self.now).map(|report| Message::Report(shard, report)));
                         } else {
                             meter.resume();
                         }
@@ -122,7 +125,13 @@ impl World {
                     !ends
                 });
             }
-            Order::TurnAdmitted { session, lease, granted, rates, .. } => {
+            Order::TurnAdmitted {
+                session,
+                lease,
+                granted,
+                rates,
+                ..
+            } => {
                 let mut meter = Allowance::new(lease, session, rates, granted);
                 meter.start(self.now);
                 self.meters.insert(lease, (shard, meter));
@@ -173,7 +182,9 @@ impl World {
 
     /// Admits a session with a new voucher and listens to what it is told.
     fn admit(&mut self, session: u64, msat: u64) -> Admitted {
-        let admitted = self.try_admit(session, Some(voucher(&format!("jti-{session}"), msat))).unwrap();
+        let admitted = self
+            .try_admit(session, Some(voucher(&format!("jti-{session}"), msat)))
+            .unwrap();
         let (sender, receiver) = mpsc::channel(1_000);
         self.notices.insert(SessionId::new(session), receiver);
         self.round(vec![Message::Subscribe(SessionId::new(session), sender)]);
@@ -223,7 +234,10 @@ impl World {
 
     fn steps_told(&mut self, session: u64) -> Vec<Step> {
         let told = self.notices(session);
-        told.iter().filter(|notice| notice.reason == NoticeReason::Step).map(|notice| notice.step).collect()
+        told.iter()
+            .filter(|notice| notice.reason == NoticeReason::Step)
+            .map(|notice| notice.step)
+            .collect()
     }
 
     fn receipt(&mut self, session: u64) -> metering::receipt::Receipt {
@@ -248,7 +262,11 @@ impl World {
         let receipt = self.receipt(session);
         let mut sum = Msat::ZERO;
         for segment in &receipt.segments {
-            let terms = receipt.terms.iter().find(|terms| terms.tariff == segment.tariff).unwrap();
+            let terms = receipt
+                .terms
+                .iter()
+                .find(|terms| terms.tariff == segment.tariff)
+                .unwrap();
             let rates = Rates {
                 out: terms.msat_per_megabyte_out,
                 in_: terms.msat_per_megabyte_in,
@@ -280,11 +298,17 @@ fn voucher(jti: &str, msat: u64) -> Voucher {
 fn an_admission_credits_the_voucher_and_opens_a_lease_at_once() {
     let mut world = World::new();
     let admitted = world.admit(1, 100_000);
-    assert_eq!((admitted.step, admitted.tariff_id.as_str()), (Step::Full, "sfu-default"));
+    assert_eq!(
+        (admitted.step, admitted.tariff_id.as_str()),
+        (Step::Full, "sfu-default")
+    );
     assert_eq!(admitted.account.available.get() + admitted.granted.get(), 100_000);
     assert_eq!(admitted.account.sessions.len(), 1);
     let again = world.try_admit(2, Some(voucher("jti-1", 100_000))).unwrap();
-    assert!(again.account.available < admitted.account.available, "the same token credits nothing again");
+    assert!(
+        again.account.available < admitted.account.available,
+        "the same token credits nothing again"
+    );
     world.audit();
 }
 
@@ -296,7 +320,10 @@ fn a_call_costs_what_its_receipt_says_to_the_msat() {
     world.hang_up();
     let cost = world.audit_receipt(1);
     let status = world.status();
-    assert_eq!((status.available.get() + cost.get(), status.reserved), (100_000, Msat::ZERO));
+    assert_eq!(
+        (status.available.get() + cost.get(), status.reserved),
+        (100_000, Msat::ZERO)
+    );
     // 65 s of 180 kB at 50 msat a MB and 8 msat a second, from the first byte on.
     assert_eq!(cost, Msat::new(585 + 520));
     assert!(world.receipt(1).ended.is_some());
@@ -310,7 +337,10 @@ fn a_fast_start_is_not_starved_by_a_small_first_lease() {
     world.run(20_000, 20_000_000);
     world.hang_up();
     let receipt = world.receipt(1);
-    assert_eq!(receipt.bytes_out, 400_000_000, "20 MB/s came through from the first second to the last");
+    assert_eq!(
+        receipt.bytes_out, 400_000_000,
+        "20 MB/s came through from the first second to the last"
+    );
     world.audit();
 }
 
@@ -321,14 +351,23 @@ fn a_falling_balance_is_told_step_by_step_and_never_overspent() {
     world.run(250_000, 200_000);
     assert_eq!(
         world.steps_told(1),
-        [Step::Warned, Step::Reduced, Step::AudioOnly, Step::Held, Step::Ended],
+        [
+            Step::Warned,
+            Step::Reduced,
+            Step::AudioOnly,
+            Step::Held,
+            Step::Ended
+        ],
         "at 18 msat a second 3000 msat are 166 s"
     );
     assert!(world.meters.is_empty(), "the shard was told to end it");
     let cost = world.audit_receipt(1);
     let status = world.status();
     assert_eq!(status.available.get() + cost.get(), 3_000);
-    assert!(status.available < Msat::new(25), "all but the second that is reserved ahead was spent: {status:?}");
+    assert!(
+        status.available < Msat::new(25),
+        "all but the second that is reserved ahead was spent: {status:?}"
+    );
     assert_eq!(world.receipt(1).reason.as_deref(), Some("balance-exhausted"));
     world.audit();
 }
@@ -344,7 +383,14 @@ fn a_step_is_told_in_the_round_of_the_report_that_causes_it() {
         world.run(50, 200_000);
     }
     assert!(
-        world.log.iter().any(|(shard, order)| *shard == 1 && matches!(order, Order::SetStep { step: Step::Warned, .. })),
+        world.log.iter().any(|(shard, order)| *shard == 1
+            && matches!(
+                order,
+                Order::SetStep {
+                    step: Step::Warned,
+                    ..
+                }
+            )),
         "and the shard in the same one"
     );
 }
@@ -365,15 +411,28 @@ fn a_held_session_costs_nothing_and_a_top_up_resumes_it_at_once() {
     world.top_up("more", 100_000).unwrap();
     assert_eq!(world.step(), Step::Full);
     let orders: Vec<_> = world.log.iter().map(|(_, order)| *order).collect();
-    assert!(orders.iter().any(|order| matches!(order, Order::SetStep { step: Step::Full, .. })));
-    assert!(orders.iter().any(|order| matches!(order, Order::Grant { .. })), "without waiting for a report");
+    assert!(
+        orders
+            .iter()
+            .any(|order| matches!(order, Order::SetStep { step: Step::Full, .. }))
+    );
+    assert!(
+        orders.iter().any(|order| matches!(order, Order::Grant { .. })),
+        "without waiting for a report"
+    );
     assert_eq!(world.steps_told(1), [Step::Full]);
     world.run(10_000, 200_000);
     world.hang_up();
     let receipt = world.receipt(1);
     assert_eq!(receipt.segments.len(), 2);
-    assert_eq!(receipt.segments[1].bytes_out, 2_000_000, "every packet of the ten seconds was let through");
-    assert_eq!(world.audit_receipt(1).get() + world.status().available.get(), 100_600);
+    assert_eq!(
+        receipt.segments[1].bytes_out, 2_000_000,
+        "every packet of the ten seconds was let through"
+    );
+    assert_eq!(
+        world.audit_receipt(1).get() + world.status().available.get(),
+        100_600
+    );
     world.audit();
 }
 
@@ -388,7 +447,10 @@ fn a_second_hold_within_ten_minutes_is_the_end() {
     world.run(60_000, 200_000);
     assert!(world.meters.is_empty());
     assert_eq!(world.steps_told(1).last(), Some(&Step::Ended));
-    assert!(matches!(world.try_admit(2, None), Err(Refused::BalanceExhausted { .. })));
+    assert!(matches!(
+        world.try_admit(2, None),
+        Err(Refused::BalanceExhausted { .. })
+    ));
     world.audit();
 }
 
@@ -399,8 +461,14 @@ fn a_held_account_admits_nobody_unless_their_voucher_resumes_it() {
     while world.step() != Step::Held {
         world.run(50, 200_000);
     }
-    assert!(matches!(world.try_admit(2, None), Err(Refused::BalanceExhausted { .. })));
-    assert!(matches!(world.try_admit(2, Some(voucher("jti-1", 600))), Err(Refused::BalanceExhausted { .. })));
+    assert!(matches!(
+        world.try_admit(2, None),
+        Err(Refused::BalanceExhausted { .. })
+    ));
+    assert!(matches!(
+        world.try_admit(2, Some(voucher("jti-1", 600))),
+        Err(Refused::BalanceExhausted { .. })
+    ));
     world.admit_turn(3);
     assert_eq!(world.refused, [TurnRefusal::BalanceExhausted]);
     let admitted = world.try_admit(2, Some(voucher("new", 50_000))).unwrap();
@@ -419,14 +487,23 @@ fn two_services_have_one_balance_one_ladder_and_a_receipt_each() {
     world.run(20_000, 200_000);
     let status = world.status();
     assert_eq!(status.sessions.len(), 2);
-    assert!((29..=31).contains(&status.burn_msat_per_second), "18 for the SFU and 12 for TURN: {status:?}");
+    assert!(
+        (29..=31).contains(&status.burn_msat_per_second),
+        "18 for the SFU and 12 for TURN: {status:?}"
+    );
     world.log.clear();
     while world.step() != Step::Reduced {
         world.run(50, 200_000);
     }
     for shard in 0..SHARDS {
-        let told = Order::SetStep { session: SessionId::new(9), step: Step::Reduced };
-        assert!(world.log.contains(&(shard, told)), "a TURN session's allocations may be on any shard");
+        let told = Order::SetStep {
+            session: SessionId::new(9),
+            step: Step::Reduced,
+        };
+        assert!(
+            world.log.contains(&(shard, told)),
+            "a TURN session's allocations may be on any shard"
+        );
     }
     while world.step() != Step::Held {
         world.run(50, 200_000);
@@ -447,11 +524,19 @@ fn a_lease_whose_shard_went_silent_is_taken_back() {
     assert_eq!(world.status().sessions.len(), 1);
     world.log.clear();
     world.run(3_000, 0);
-    assert!(world.log.iter().any(|(_, order)| matches!(order, Order::End { .. })));
+    assert!(
+        world
+            .log
+            .iter()
+            .any(|(_, order)| matches!(order, Order::End { .. }))
+    );
     let status = world.status();
     assert_eq!((status.sessions.len(), status.reserved), (0, Msat::ZERO));
     let receipt = world.receipt(1);
-    assert!(receipt.recovered && receipt.msat <= Msat::new(189), "only what was reported: {receipt:?}");
+    assert!(
+        receipt.recovered && receipt.msat <= Msat::new(189),
+        "only what was reported: {receipt:?}"
+    );
     // Back from the dead, it reports what it had spent by then: a memo, and no money.
     let (_, (shard, mut meter)) = lost.pop_first().unwrap();
     let report = meter.close(world.now);
@@ -468,9 +553,14 @@ fn without_a_ledger_sessions_run_inside_their_lease_and_are_then_held() {
     world.run(20_000, 200_000);
     world.notices(1);
     world.plugged_in.store(false, Ordering::Relaxed);
-    world.desk.lose_ledger(&LedgerError::Corrupt("unplugged".into()), world.now);
+    world
+        .desk
+        .lose_ledger(&LedgerError::Corrupt("unplugged".into()), world.now);
     assert!(!world.desk.is_up());
-    assert!(matches!(world.try_admit(2, None), Err(Refused::LedgerUnavailable)));
+    assert!(matches!(
+        world.try_admit(2, None),
+        Err(Refused::LedgerUnavailable)
+    ));
     assert!(matches!(world.top_up("now", 5), Err(Refused::LedgerUnavailable)));
     let before = world.meters.values().next().unwrap().1.usage(world.now).bytes_out;
     world.run(2_000, 200_000);
@@ -478,7 +568,10 @@ fn without_a_ledger_sessions_run_inside_their_lease_and_are_then_held() {
     assert_eq!(after - before, 400_000, "two seconds are within the lease");
     world.run(40_000, 200_000);
     let told = world.notices(1);
-    assert!(told.iter().any(|notice| (notice.step, notice.reason) == (Step::Held, NoticeReason::LedgerUnavailable)));
+    assert!(
+        told.iter()
+            .any(|notice| (notice.step, notice.reason) == (Step::Held, NoticeReason::LedgerUnavailable))
+    );
     assert!(world.meters.values().all(|(_, meter)| meter.is_paused()));
     world.plugged_in.store(true, Ordering::Relaxed);
     world.run(3_000, 200_000);
@@ -511,7 +604,10 @@ fn orders_wait_for_a_full_shard_and_arrive_in_order() {
             _ => None,
         })
         .collect();
-    assert!(steps.is_sorted() && steps.last() == Some(&Step::Held), "{steps:?}");
+    assert!(
+        steps.is_sorted() && steps.last() == Some(&Step::Held),
+        "{steps:?}"
+    );
     assert!(world.meters.values().all(|(_, meter)| meter.is_paused()));
     world.audit();
 }
@@ -538,9 +634,19 @@ fn a_drain_settles_what_was_reported_and_leaves_nothing_reserved() {
     let (reply, _drained) = oneshot::channel();
     world.round(vec![Message::Drain(reply)]);
     assert!(world.desk.take_drained().is_some());
-    let account = world.desk.ledger.as_ref().unwrap().account(&ANNA.into()).unwrap().unwrap();
+    let account = world
+        .desk
+        .ledger
+        .as_ref()
+        .unwrap()
+        .account(&ANNA.into())
+        .unwrap()
+        .unwrap();
     assert_eq!(account.reserved, Msat::ZERO);
-    assert!((81..=99).contains(&account.spent.get()), "what was reported of 5.5 s at 18 msat: {account:?}");
+    assert!(
+        (81..=99).contains(&account.spent.get()),
+        "what was reported of 5.5 s at 18 msat: {account:?}"
+    );
     world.audit();
 }
 
@@ -573,7 +679,10 @@ fn the_counter_serves_many_askers_and_credits_a_raced_voucher_once() {
     let path = config.ledger.clone();
     let (handle, cashier) = open(config, 1).unwrap();
     let thread = cashier.start(Vec::new()).unwrap();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(4)
+        .build()
+        .unwrap();
     let credited = runtime.block_on(async {
         let tasks: Vec<_> = (0..64)
             .map(|_| {
@@ -593,5 +702,8 @@ fn the_counter_serves_many_askers_and_credits_a_raced_voucher_once() {
     assert!(credited.iter().all(|answer| answer.credited == Msat::new(1_000)));
     let proof = metering::ledger::verify(&path).unwrap();
     assert_eq!(proof.totals.issued, Msat::new(1_000));
-    assert!(runtime.block_on(handle.credit(voucher("late", 1))).is_err(), "the counter is closed");
+    assert!(
+        runtime.block_on(handle.credit(voucher("late", 1))).is_err(),
+        "the counter is closed"
+    );
 }
