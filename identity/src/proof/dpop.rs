@@ -6,7 +6,7 @@ use std::fmt;
 use serde_json::{Map, Value};
 
 use super::nonce::{NONCE_LIFETIME, NonceKey};
-use super::replay::{PROOFS_MAX, PROOFS_PER_KEY_MAX, ReplayCache};
+use super::replay::{PROOFS_MAX, PROOFS_PER_KEY_MAX, ReplayCache, STRANGERS_MAX};
 use crate::did::{Did, resolve};
 use crate::jws::{Jws, JwsError, quoted, sign};
 use crate::key::{PublicKey, sha256};
@@ -72,7 +72,7 @@ impl Verifier {
         Verifier {
             nonces: NonceKey::generate(node),
             holders: ReplayCache::new(PROOFS_MAX, PROOFS_PER_KEY_MAX),
-            strangers: ReplayCache::new(PROOFS_MAX, PROOFS_PER_KEY_MAX),
+            strangers: ReplayCache::new(STRANGERS_MAX, PROOFS_PER_KEY_MAX),
             require_body_hash,
         }
     }

@@ -8,8 +8,10 @@ use super::nonce::NONCE_LIFETIME;
 use crate::key::{Thumbprint, sha256};
 use crate::refusal::Refusal;
 
-/// Proofs remembered per generation: 2^18 entries of 32 bytes and change are about 16 MB.
-pub(super) const PROOFS_MAX: usize = 1 << 18;
+/// Proofs with a token remembered per generation: 400 a second on one node. Two generations take at most 40 MB.
+pub(super) const PROOFS_MAX: usize = 1 << 17;
+/// Proofs without one, which anybody can make: half of that.
+pub(super) const STRANGERS_MAX: usize = PROOFS_MAX / 2;
 /// Of one key: several a second for five minutes, so that one key cannot fill the memory for all.
 pub(super) const PROOFS_PER_KEY_MAX: u32 = 2048;
 
