@@ -350,6 +350,7 @@ fn a_grant_brings_the_picture_back_at_a_key_frame() {
     world.connect_all();
     world.run(Duration::from_secs(3));
     let before = world.clients[subscriber].sequences(Kind::Video).len();
+    world.clients[subscriber].granted = Msat::new(1_000_000);
     world.sfu.grant(world.clients[subscriber].id, Msat::new(1_000_000));
     world.run(Duration::from_secs(2));
     assert!(world.clients[subscriber].sequences(Kind::Video).len() > before + 200);

@@ -72,6 +72,8 @@ pub struct Client {
     pub rtc: Rtc,
     pub negotiation: Negotiation,
     pub media: Media,
+    /// What the simulated ledger grants in all; every report is answered with it.
+    pub granted: Msat,
     pub publishing: bool,
     pub silent: bool,
     audio: Option<str0m::media::Mid>,
@@ -83,7 +85,7 @@ pub struct Client {
     want_key_frame: bool,
     audio_sequence: u64,
     video_sequence: u64,
-    video_packets: u32,
+    pub video_packets: u32,
     pub video_packet_bytes: usize,
     next_audio: Instant,
     next_video: Instant,
@@ -123,6 +125,8 @@ pub struct World {
     /// (destination, ssrc, sequence number, ROC guess by order) -> ciphertext, for the nonce rule.
     pub sealed: BTreeMap<(SocketAddr, u32, u16), Vec<u8>>,
     pub sealed_twice: u32,
+    /// Told when a call into the core begins (true) and ends (false).
+    pub watch: fn(bool),
     /// Refuse every n-th media send, as a kernel may.
     pub refuse_every: Option<u32>,
     sends: u32,
@@ -156,6 +160,7 @@ impl World {
             on_the_wire: BTreeMap::new(),
             sealed: BTreeMap::new(),
             sealed_twice: 0,
+            watch: |_| {},
             refuse_every: None,
             sends: 0,
             rng: StdRng::seed_from_u64(seed),
@@ -216,6 +221,7 @@ impl World {
             rtc,
             negotiation,
             media: answer.media,
+            granted,
             publishing,
             silent: false,
             audio,
@@ -297,7 +303,9 @@ impl World {
             self.deliver(datagram);
         }
         if self.sfu.poll_timeout().is_some_and(|due| due <= now) {
+            (self.watch)(true);
             self.sfu.handle_timeout(now);
+            (self.watch)(false);
         }
         for client in 0..self.clients.len() {
             self.publish(client);
@@ -313,7 +321,9 @@ impl World {
         let relay: SocketAddr = RELAY.parse().unwrap();
         if datagram.to == relay {
             let local: IpAddr = relay.ip();
+            (self.watch)(true);
             self.sfu.handle_datagram(self.now, datagram.from, Some(local), &mut datagram.bytes);
+            (self.watch)(false);
             return;
         }
         let Some(client) = self.clients.iter_mut().position(|client| client.address == datagram.to) else {
@@ -345,7 +355,13 @@ impl World {
         let now = self.now;
         loop {
             let client = &mut self.clients[at];
-            match client.rtc.poll_output().unwrap() {
+            let Ok(output) = client.rtc.poll_output() else {
+                // A client that nobody answers gives up at some point.
+                assert!(client.silent, "seed {}: a client failed", self.seed);
+                client.timeout = now + Duration::from_secs(3_600);
+                return;
+            };
+            match output {
                 Output::Timeout(due) => {
                     client.timeout = due;
                     return;
@@ -417,7 +433,13 @@ impl World {
         let mut outgoing = Vec::new();
         let mut refused = Vec::new();
         let mut buffer = std::mem::take(&mut self.buffer);
-        while let Some(transmit) = self.sfu.poll_transmit(self.now, &mut buffer) {
+        loop {
+            (self.watch)(true);
+            let transmit = self.sfu.poll_transmit(self.now, &mut buffer);
+            (self.watch)(false);
+            let Some(transmit) = transmit else {
+                break;
+            };
             assert!(!transmit.contents.is_empty());
             let segment = transmit.segment_size.unwrap_or(transmit.contents.len());
             let billable: u64 = transmit.contents.chunks(segment).map(billable).sum();
@@ -446,6 +468,10 @@ impl World {
         let relay = RELAY.parse().unwrap();
         outgoing.into_iter().for_each(|(to, bytes)| self.send(relay, to, bytes));
         while let Some(event) = self.sfu.poll_event() {
+            if let Event::Report { session, .. } = &event {
+                let client = self.clients.iter().find(|client| client.id == *session).unwrap();
+                self.sfu.grant(*session, client.granted);
+            }
             self.events.push(event);
         }
     }
