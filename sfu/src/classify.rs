@@ -86,9 +86,14 @@ impl Sfu {
                 Err(_) => None,
             }
         });
-        if let Answered::Refused { .. } = answered? {
+        let Answered::Valid { forgotten, .. } = answered? else {
             return Ok(());
+        };
+        if let Some(forgotten) = forgotten.filter(|address| self.by_address.get(address) == Some(&key)) {
+            self.by_address.remove(&forgotten);
         }
+        let Sfu { sessions, rng, .. } = self;
+        let session = sessions[key].as_mut().ok_or(Discard::UnknownUfrag)?;
         if contested {
             session.agent.prove(path, transaction(key, rng), now);
         } else if owner != Some(key) {

@@ -17,6 +17,8 @@ use crate::media::IceCredentials;
 
 /// Remote addresses of a session: a client with a few interfaces and relays has less.
 pub(crate) const ADDRESSES_MAX: usize = 16;
+/// An address without a check for this long may be forgotten for a new one: the consent time.
+const STALE_AFTER: Duration = Duration::from_secs(30);
 /// First retransmission of a request of ours (RFC 8489 section 6.2.1), then doubled.
 const CHALLENGE_RTO: Duration = Duration::from_millis(250);
 /// Requests sent to one address before it is given up.
@@ -46,6 +48,12 @@ impl Keys {
     }
 }
 
+/// A path that passed a check, and when it last did.
+struct Known {
+    path: Path,
+    checked: Instant,
+}
+
 struct Challenge {
     path: Path,
     transaction: TransactionId,
@@ -62,6 +70,8 @@ pub(crate) enum Answered {
         length: usize,
         /// The path was unknown before.
         new_path: bool,
+        /// The address that was forgotten to make room.
+        forgotten: Option<SocketAddr>,
     },
     /// An error response is written.
     Refused {
@@ -74,7 +84,7 @@ pub(crate) enum Answered {
 pub(crate) struct Agent {
     local: Keys,
     remote: Keys,
-    paths: Vec<Path>,
+    paths: Vec<Known>,
     selected: Option<Path>,
     nominated: bool,
     challenge: Option<Challenge>,
@@ -116,8 +126,8 @@ impl Agent {
         self.selected
     }
 
-    pub(crate) fn paths(&self) -> &[Path] {
-        &self.paths
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+        self.paths.iter().map(|known| known.path.remote)
     }
 
     /// When the last authenticated check came.
@@ -154,7 +164,7 @@ impl Agent {
                 .map_err(|_| Discard::MalformedStun)?;
             return Ok(Answered::Refused { length });
         }
-        let new_path = self.learn(path)?;
+        let (new_path, forgotten) = self.learn(path, now)?;
         self.last_check = Some(now);
         if self.selected.is_none() {
             self.selected = Some(path);
@@ -188,26 +198,31 @@ impl Agent {
             .fingerprint()
             .finish()
             .map_err(|_| Discard::MalformedStun)?;
-        Ok(Answered::Valid { length, new_path })
+        Ok(Answered::Valid { length, new_path, forgotten })
     }
 
-    fn learn(&mut self, path: Path) -> Result<bool, Discard> {
-        if let Some(known) = self.paths.iter_mut().find(|known| known.remote == path.remote) {
-            known.local = path.local;
-            if let Some(selected) = self
-                .selected
-                .as_mut()
-                .filter(|selected| selected.remote == path.remote)
-            {
+    /// Whether the path is new, and which one was forgotten for it.
+    fn learn(&mut self, path: Path, now: Instant) -> Result<(bool, Option<SocketAddr>), Discard> {
+        if let Some(known) = self.paths.iter_mut().find(|known| known.path.remote == path.remote) {
+            *known = Known { path, checked: now };
+            if let Some(selected) = self.selected.as_mut().filter(|selected| selected.remote == path.remote) {
                 selected.local = path.local;
             }
-            return Ok(false);
+            return Ok((false, None));
         }
+        let mut forgotten = None;
         if self.paths.len() == ADDRESSES_MAX {
-            return Err(Discard::TooManyAddresses);
+            // Somebody who roams for hours leaves old addresses behind; a flood of new ones is refused.
+            let stale = |known: &Known| now.saturating_duration_since(known.checked) >= STALE_AFTER;
+            let selected = self.selected;
+            let oldest = (0..ADDRESSES_MAX)
+                .filter(|at| stale(&self.paths[*at]) && selected != Some(self.paths[*at].path))
+                .min_by_key(|at| self.paths[*at].checked)
+                .ok_or(Discard::TooManyAddresses)?;
+            forgotten = Some(self.paths.swap_remove(oldest).path.remote);
         }
-        self.paths.push(path);
-        Ok(true)
+        self.paths.push(Known { path, checked: now });
+        Ok((true, forgotten))
     }
 
     /// Asks `path` to prove itself, though it passed a check: somebody else receives there.

@@ -89,7 +89,23 @@ impl Sfu {
         for stream in gone {
             self.remove_stream(stream);
         }
+        self.detach_inactive(key);
         self.refresh_types(key);
+    }
+
+    /// Send lines that are gone carry nothing any more.
+    fn detach_inactive(&mut self, key: SessionKey) {
+        let Sfu { sessions, streams, .. } = self;
+        let Some(session) = sessions[key].as_mut() else {
+            return;
+        };
+        for (at, track) in session.tracks.iter_mut().enumerate().filter(|(_, track)| !track.active) {
+            track.source = None;
+            if let Some(stream) = track.stream.and_then(|stream| streams[stream].as_mut()) {
+                stream.subscribers.retain(|other| *other != Subscriber { session: key, track: at });
+            }
+            track.attach(None, None);
+        }
     }
 
     /// Matches payload types again wherever this session publishes or subscribes.
@@ -289,9 +305,9 @@ impl Sfu {
         };
         self.by_id.remove(&session.id);
         self.by_ufrag.remove(session.agent.local_ufrag());
-        for path in session.agent.paths() {
-            if self.by_address.get(&path.remote) == Some(&key) {
-                self.by_address.remove(&path.remote);
+        for address in session.agent.addresses() {
+            if self.by_address.get(&address) == Some(&key) {
+                self.by_address.remove(&address);
             }
         }
         for (at, track) in session.tracks.iter().enumerate() {

@@ -124,7 +124,7 @@ fn a_check_with_the_wrong_key_or_name_changes_nothing() {
         Err(Discard::MalformedStun)
     );
     assert_eq!(
-        (agent.last_check(), agent.selected(), agent.paths().len()),
+        (agent.last_check(), agent.selected(), agent.addresses().count()),
         (None, None, 0)
     );
 }
@@ -267,4 +267,9 @@ fn candidates_by_the_thousand_are_not_remembered() {
         Err(Discard::TooManyAddresses)
     );
     assert!(Check::default().deliver(&mut agent, path(3), false, now).is_ok());
+    let later = now + STALE_AFTER;
+    Check::default().deliver(&mut agent, path(1), false, later).unwrap();
+    let roamed = Check::default().deliver(&mut agent, path(99), false, later).unwrap();
+    assert!(matches!(roamed, Answered::Valid { forgotten: Some(_), .. }), "an old address makes room");
+    assert_eq!(agent.addresses().count(), ADDRESSES_MAX);
 }
