@@ -18,9 +18,10 @@ pub(crate) enum Classified<'a> {
 
 pub(crate) fn classify(datagram: &[u8]) -> Result<Classified<'_>, Discard> {
     match demux::classify(datagram) {
-        demux::Kind::TurnChannel => ChannelData::parse_datagram(datagram)
-            .map(Classified::ChannelData)
-            .map_err(|_| Discard::MalformedChannelData),
+        demux::Kind::TurnChannel => channel_data(datagram),
+        // No RTP shares this port, so the channels of RFC 5766 clients (coturn's tools among them), which RFC 7983
+        // leaves without a range of first bytes, are told apart all the same.
+        demux::Kind::Unknown if matches!(datagram, [80..=127, ..]) => channel_data(datagram),
         demux::Kind::Stun => {
             let message = Message::parse(datagram).map_err(|_| Discard::MalformedStun)?;
             if message.verify_fingerprint() == Some(false) {
@@ -34,4 +35,10 @@ pub(crate) fn classify(datagram: &[u8]) -> Result<Classified<'_>, Discard> {
         }
         _ => Err(Discard::UnknownProtocol),
     }
+}
+
+fn channel_data(datagram: &[u8]) -> Result<Classified<'_>, Discard> {
+    ChannelData::parse_datagram(datagram)
+        .map(Classified::ChannelData)
+        .map_err(|_| Discard::MalformedChannelData)
 }

@@ -1,6 +1,10 @@
 //! ChannelData (RFC 8656 section 12.4): four bytes of header, then application data.
 //!
 //! Only the datagram form: over UDP padding is optional and ignored, over TCP the framing is the stream's.
+//!
+//! Numbers are those of RFC 5766, 0x4000 to 0x7FFF. RFC 8656 gives out only the first quarter of them, so that
+//! channels can share a port with RTP, and says itself that older clients do not keep to that (section 12); coturn's
+//! are among them. Where a port is shared, [`crate::demux`] keeps to RFC 7983.
 
 use crate::ParseError;
 use crate::cursor::u16_at;
@@ -11,15 +15,15 @@ pub const HEADER_LEN: usize = 4;
 /// Padding to a multiple of four, which UDP clients may but need not send.
 const PADDING_MAX: usize = 3;
 
-/// A channel number, 0x4000 to 0x4FFF.
+/// A channel number, 0x4000 to 0x7FFF.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChannelNumber(u16);
 
 impl ChannelNumber {
     /// The first valid number.
     pub const MIN: ChannelNumber = ChannelNumber(0x4000);
-    /// The last valid number; 0x5000 and above are reserved (RFC 8656 section 12).
-    pub const MAX: ChannelNumber = ChannelNumber(0x4FFF);
+    /// The last valid number of RFC 5766 section 11; that of RFC 8656 is 0x4FFF.
+    pub const MAX: ChannelNumber = ChannelNumber(0x7FFF);
 
     /// `None` outside the range.
     pub fn new(number: u16) -> Option<Self> {
@@ -112,12 +116,19 @@ mod tests {
 
     #[test]
     fn an_empty_message_is_valid() {
-        assert_eq!(parse_datagram(&[0x4F, 0xFF, 0, 0]).unwrap().data, []);
+        assert_eq!(parse_datagram(&[0x7F, 0xFF, 0, 0]).unwrap().data, []);
     }
 
     #[test]
-    fn reserved_numbers_are_refused() {
-        for number in [0u16, 0x3FFF, 0x5000, 0x7FFF, 0xFFFF] {
+    fn numbers_of_older_clients_are_taken() {
+        for number in [0x4000u16, 0x4FFF, 0x5000, 0x7FFF] {
+            assert_eq!(ChannelNumber::new(number).map(ChannelNumber::get), Some(number));
+        }
+    }
+
+    #[test]
+    fn other_numbers_are_refused() {
+        for number in [0u16, 0x3FFF, 0x8000, 0xFFFF] {
             let [high, low] = number.to_be_bytes();
             assert_eq!(parse_datagram(&[high, low, 0, 0]), Err(ParseError::ChannelNumber));
             assert_eq!(ChannelNumber::new(number), None);

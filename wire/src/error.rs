@@ -26,7 +26,7 @@ pub enum ParseError {
     /// Something follows FINGERPRINT, which must be last (RFC 8489 section 14.7).
     #[error("FINGERPRINT is not the last attribute")]
     AfterFingerprint,
-    /// A channel number outside 0x4000..=0x4FFF (RFC 8656 section 12).
+    /// A channel number outside 0x4000..=0x7FFF.
     #[error("not a channel number")]
     ChannelNumber,
     /// RTP or RTCP padding that is zero or larger than what it pads.

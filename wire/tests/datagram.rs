@@ -13,18 +13,19 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_channel_data_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..80), first in 60u8..84) {
+    fn any_bytes_are_channel_data_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..80), first in 60u8..132) {
         let mut bytes = bytes;
         if let Some(byte) = bytes.first_mut() { *byte = first }
         if let Ok(message) = channel_data::parse_datagram(&bytes) {
-            prop_assert_eq!(classify(&bytes), Kind::TurnChannel);
+            prop_assert_eq!(classify(&bytes) == Kind::TurnChannel, first < 80);
+            prop_assert!((64..128).contains(&first));
             prop_assert!(message.data.len() + HEADER_LEN + 3 >= bytes.len());
         }
     }
 
     #[test]
     fn channel_data_is_read_as_written(
-        number in 0x4000u16..0x5000, data in proptest::collection::vec(any::<u8>(), 0..1500), padding in 0usize..4,
+        number in 0x4000u16..0x8000, data in proptest::collection::vec(any::<u8>(), 0..1500), padding in 0usize..4,
     ) {
         let number = ChannelNumber::new(number).unwrap();
         let mut datagram = vec![0; HEADER_LEN];

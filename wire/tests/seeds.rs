@@ -1,6 +1,9 @@
 //! The fuzzers' committed seeds, replayed: each target's function over its own seeds and over all the others'.
 
-#[allow(unreachable_pub, reason = "public to the fuzz targets, which are another crate")]
+#[allow(
+    unreachable_pub,
+    reason = "public to the fuzz targets, which are another crate"
+)]
 #[path = "../../fuzz/src/lib.rs"]
 mod targets;
 

@@ -209,7 +209,7 @@ fn values_of_the_wrong_size_or_family_read_as_absent() {
         b.attribute(AttributeType::LIFETIME, &[1, 2, 3])
             .attribute(AttributeType::XOR_PEER_ADDRESS, &[0, 3, 0, 0, 1, 2, 3, 4])
             .attribute(AttributeType::XOR_MAPPED_ADDRESS, &[0, 2, 0, 0, 1, 2, 3, 4])
-            .attribute(AttributeType::CHANNEL_NUMBER, &[0x50, 0, 0, 0])
+            .attribute(AttributeType::CHANNEL_NUMBER, &[0x80, 0, 0, 0])
             .attribute(AttributeType::USERNAME, &[0xFF, 0xFE])
             .attribute(AttributeType::EVEN_PORT, &[])
             .attribute(AttributeType::RESERVATION_TOKEN, &[0; 7])
@@ -358,7 +358,7 @@ proptest! {
     fn what_is_written_is_read(
         username in "[a-zA-Z0-9:+/]{0,64}", nonce in "[!-~]{0,40}", realm in "\\PC{0,20}", id: [u8; 12],
         addresses in proptest::collection::vec(any::<SocketAddr>(), 1..5), lifetime: u32, priority: u32,
-        tie_breaker: u64, number in 0x4000u16..0x5000, token: [u8; 8], reserve: bool, transport: u8, family: u8,
+        tie_breaker: u64, number in 0x4000u16..0x8000, token: [u8; 8], reserve: bool, transport: u8, family: u8,
         data in proptest::collection::vec(any::<u8>(), 0..100), code in 300u16..700, key: [u8; 16],
         method in 0u16..0x1000,
     ) {

@@ -256,7 +256,7 @@ impl<'a> Message<'a> {
         self.exact::<4>(AttributeType::LIFETIME).map(u32::from_be_bytes)
     }
 
-    /// CHANNEL-NUMBER; `None` also outside 0x4000..=0x4FFF.
+    /// CHANNEL-NUMBER; `None` also outside 0x4000..=0x7FFF.
     pub fn channel_number(&self) -> Option<ChannelNumber> {
         let [high, low, _, _] = self.exact::<4>(AttributeType::CHANNEL_NUMBER)?;
         ChannelNumber::new(u16::from_be_bytes([high, low]))
