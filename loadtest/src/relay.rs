@@ -61,7 +61,7 @@ pub fn program() -> Result<PathBuf, Error> {
         .ancestors()
         .flat_map(|folder| [folder.join("milliway"), folder.join("release/milliway")]);
     near.into_iter().find(|path| path.is_file()).ok_or_else(|| {
-        "no milliway program near this one: build it with `cargo build --release -p node`, or name it in MILLIWAY_BIN"
+        "no milliway program near this one: build it with `cargo build --release -p milliway`, or name it in MILLIWAY_BIN"
             .into()
     })
 }
