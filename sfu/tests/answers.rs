@@ -12,7 +12,7 @@ fn snapshot(name: &str, purpose: Purpose) {
     let answer = answer(purpose, &recorded(name)).unwrap();
     let notes: String = answer.notes.iter().map(|note| format!("note: {note}\n")).collect();
     let text = format!("{}\n{notes}{:?}\n{:#?}", answer.sdp.replace("\r\n", "\n"), answer.transport.role, answer.media);
-    insta::assert_snapshot!(format!("{name} {purpose:?}"), text);
+    insta::assert_snapshot!(name, text);
 }
 
 #[test]

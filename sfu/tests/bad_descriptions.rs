@@ -82,7 +82,7 @@ fn each_missing_or_refused_field_is_named() {
         (obs.replace("a=rtpmap:96 H264/90000\r\n", ""), "a=rtpmap"),
         (obs.replace("a=sendonly", "a=recvonly"), "a=sendonly"),
         (obs.replace("m=video 57249 UDP", "m=<b>video 57249 UDP"), "media type"),
-        (obs.replace("m=video 57249", "m=video 99999"), "line 30"),
+        (obs.replace("m=video 57249", "m=video 99999"), "line 25"),
         (obs.replace("v=0", "v=1"), "v="),
         (String::new(), "v=0"),
         ("v=0\r\ns=-\r\nt=0 0\r\n".to_owned(), "m-line"),

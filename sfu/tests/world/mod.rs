@@ -125,6 +125,10 @@ pub struct World {
     /// (destination, ssrc, sequence number, ROC guess by order) -> ciphertext, for the nonce rule.
     pub sealed: BTreeMap<(SocketAddr, u32, u16), Vec<u8>>,
     pub sealed_twice: u32,
+    /// Datagrams that clients sent to the relay, kept while this is `Some`.
+    pub tap: Option<Vec<(SocketAddr, Vec<u8>)>>,
+    /// Everything that left for an address no client has.
+    pub strays: Vec<(SocketAddr, Vec<u8>)>,
     /// Told when a call into the core begins (true) and ends (false).
     pub watch: fn(bool),
     /// Refuse every n-th media send, as a kernel may.
@@ -160,6 +164,8 @@ impl World {
             on_the_wire: BTreeMap::new(),
             sealed: BTreeMap::new(),
             sealed_twice: 0,
+            tap: None,
+            strays: Vec::new(),
             watch: |_| {},
             refuse_every: None,
             sends: 0,
@@ -337,7 +343,21 @@ impl World {
         self.drain_client(client);
     }
 
+    /// A datagram out of nowhere reaches the relay.
+    pub fn inject(&mut self, from: SocketAddr, bytes: &[u8]) {
+        let mut bytes = bytes.to_vec();
+        self.sfu.handle_datagram(self.now, from, None, &mut bytes);
+        self.drain_sfu();
+    }
+
     fn send(&mut self, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
+        if to == RELAY.parse().unwrap() {
+            if let Some(tap) = &mut self.tap {
+                tap.push((from, bytes.clone()));
+            }
+        } else if !self.clients.iter().any(|client| client.address == to) {
+            self.strays.push((to, bytes.clone()));
+        }
         let copies = 1 + usize::from(self.rng.random_bool(self.weather.duplication));
         for _ in 0..copies {
             if self.rng.random_bool(self.weather.loss) {
