@@ -4,10 +4,15 @@
 //! requests it keeps a ladder for every account, renews leases, takes back those that went silent, and tells shards
 //! and clients what follows. What a round does stands in `desk`; this file is the counter in front of it.
 
+mod admission;
+mod answers;
 mod desk;
 mod live;
 mod notice;
+mod renewal;
 mod rounds;
+mod steps;
+mod telling;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,7 +22,7 @@ use std::time::Duration;
 
 use identity::VoucherClaims;
 use identity::{Permit, SigningKey};
-use metering::ledger::{Cap, Credited, Fault, LedgerError, Proof, Recovery};
+use metering::ledger::{Cap, Credited, LedgerError};
 use metering::{
     AccountId, LadderConfig, LeaseId, Ledger, Msat, Rates, Report, Service, SessionId, Step, Tariff, Voucher,
 };
@@ -110,6 +115,8 @@ pub(crate) struct AccountStatus {
     pub(crate) available: Msat,
     /// Set aside for live sessions.
     pub(crate) reserved: Msat,
+    /// What its sessions can still use: available, and reserved but not used. The runway is reckoned with it.
+    pub(crate) spendable: Msat,
     /// Spent over the account's life, settled sessions only.
     pub(crate) spent: Msat,
     /// How long it lasts at full quality; none while nothing is spent.
@@ -188,9 +195,7 @@ enum Message {
     Receipt(SessionId, Reply<Option<(AccountId, String)>>),
     Report(usize, Report),
     Release(LeaseId),
-    Freeze(AccountId, bool, Reply<()>),
     Subscribe(SessionId, mpsc::Sender<Notice>),
-    Verify(oneshot::Sender<Result<Proof, Fault>>),
     Drain(oneshot::Sender<()>),
 }
 
@@ -223,18 +228,6 @@ impl CashierHandle {
     /// A session's receipt, as it stands, and who paid.
     pub(crate) async fn receipt(&self, session: SessionId) -> Result<Option<(AccountId, String)>, Refused> {
         self.ask(|reply| Message::Receipt(session, reply)).await
-    }
-
-    /// Stops an account's spending and ends its sessions, or allows it again.
-    pub(crate) async fn freeze(&self, account: AccountId, frozen: bool) -> Result<(), Refused> {
-        self.ask(|reply| Message::Freeze(account, frozen, reply)).await
-    }
-
-    /// Proves the running ledger. None where it cannot be asked.
-    pub(crate) async fn verify(&self) -> Option<Result<Proof, Fault>> {
-        let (reply, proof) = oneshot::channel();
-        self.enqueue(Message::Verify(reply)).then_some(())?;
-        proof.await.ok()
     }
 
     /// A shard's report. Never blocks.
@@ -301,8 +294,6 @@ pub(crate) struct Cashier {
     queue: Receiver<Message>,
     queued: Arc<AtomicUsize>,
     up: Arc<AtomicBool>,
-    /// What a kill had left undone.
-    pub(crate) recovery: Recovery,
 }
 
 /// Opens the ledger, puts right what a kill left, and makes the way to the cashier. `Cashier::start` opens the
@@ -332,7 +323,6 @@ pub(crate) fn open(config: CashierConfig, unix_ns: u64) -> Result<(CashierHandle
             queue,
             queued,
             up,
-            recovery,
         },
     ))
 }

@@ -11,11 +11,12 @@ use identity::SigningKey;
 use metering::allowance::SPENDING_LIFETIME;
 use metering::lease::RECLAIM_AFTER;
 use metering::ledger::{AccountView, Command, LedgerError};
-use metering::{AccountId, LadderConfig, LeaseId, Ledger, Report, Service, SessionId, Step, Tariff};
+use metering::{AccountId, LadderConfig, LeaseId, Ledger, Report, SessionId, Step, Tariff};
 use tokio::sync::{mpsc, oneshot};
 
+use super::answers::Answer;
 use super::live::{Account, Hold, Live};
-use super::rounds::{Answer, Then};
+use super::rounds::Then;
 use super::{CashierConfig, Message, Notice, NoticeReason, Order, Refused};
 use crate::shard::EndReason;
 
@@ -31,35 +32,21 @@ const REPORT_COMMIT_INTERVAL: Duration = Duration::from_millis(100);
 /// What time alone brings is looked at this often: an eye blink next to the seconds that it is about.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// A shard hears that its report was committed this often, well within what stops its spending.
-pub(super) const ANSWER_INTERVAL: Duration = Duration::from_secs(5);
-
-/// Clients hear their balance this often.
-const BALANCE_INTERVAL: Duration = Duration::from_secs(2);
-
 /// How often opening a failed ledger is tried.
 const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Orders that wait for a shard whose queue is full. Past this the shard is stuck, and its leases will be reclaimed.
-const BACKLOG_MAX: usize = 65_536;
-
-const _: () = assert!(
-    ANSWER_INTERVAL.as_secs() * 2 < SPENDING_LIFETIME.as_secs(),
-    "a shard may miss an answer and go on"
-);
 
 /// The cashier's whole state.
 pub(super) struct Desk {
     pub(super) ledger: Option<Ledger>,
     reopen: Reopen,
     /// Since when the ledger does not answer, and when it was last tried.
-    down: Option<(Instant, Instant)>,
+    pub(super) down: Option<(Instant, Instant)>,
     pub(super) tariffs: Vec<Tariff>,
     pub(super) ladder: LadderConfig,
     pub(super) key: Arc<SigningKey>,
-    shards: Vec<(Shard, VecDeque<Order>)>,
+    pub(super) shards: Vec<(Shard, VecDeque<Order>)>,
     pub(super) live: Live,
-    subscribers: HashMap<SessionId, mpsc::Sender<Notice>>,
+    pub(super) subscribers: HashMap<SessionId, mpsc::Sender<Notice>>,
     /// Running reports that are not committed yet: the latest of each lease.
     pub(super) reports: BTreeMap<LeaseId, Report>,
     reports_since: Option<Instant>,
@@ -190,20 +177,6 @@ impl Desk {
                 self.batch
                     .push((Command::Credit(*voucher), Then::Credit { account, reply }));
             }
-            Message::Freeze(account, frozen, reply) => {
-                let command = Command::Freeze {
-                    account: account.clone(),
-                    frozen,
-                };
-                self.batch.push((
-                    command,
-                    Then::Freeze {
-                        account,
-                        frozen,
-                        reply,
-                    },
-                ));
-            }
             Message::Release(lease) => self.reclaim(lease, "never-opened"),
             Message::Subscribe(session, subscriber) => {
                 self.subscribers.insert(session, subscriber);
@@ -216,7 +189,6 @@ impl Desk {
                 reply,
                 unix_ns,
             }),
-            Message::Verify(reply) => self.answers.push(Answer::Verify { reply }),
             Message::Drain(reply) => drains.push(reply),
         }
     }
@@ -318,243 +290,6 @@ impl Desk {
         self.subscribers.retain(|_, subscriber| !subscriber.is_closed());
     }
 
-    pub(super) fn reclaim(&mut self, lease: LeaseId, reason: &str) {
-        if let Some(report) = self.reports.remove(&lease) {
-            self.batch.push((Command::Report(report), Then::Report { lease }));
-        }
-        self.batch.push((
-            Command::Reclaim {
-                lease,
-                reason: reason.to_owned(),
-            },
-            Then::Reclaim { lease },
-        ));
-    }
-
-    /// Lets every ladder that was touched take its step, and carries it out.
-    fn decide(&mut self, now: Instant) {
-        for name in std::mem::take(&mut self.touched) {
-            let Some(account) = self.live.accounts.get(&name) else {
-                continue;
-            };
-            let spendable = self.live.spendable(account);
-            let before = account.step();
-            let long_down = self
-                .down
-                .is_some_and(|(since, _)| now.duration_since(since) >= SPENDING_LIFETIME);
-            let spent = account
-                .leases
-                .iter()
-                .any(|lease| self.live.leases.get(lease).is_some_and(|lease| lease.exhausted));
-            let outage = self.ledger.is_none() && (account.outage || spent || long_down);
-            let account = self.live.accounts.get_mut(&name).expect("looked up above");
-            // Without a ledger nobody knows the balance: the ladder waits, and so does the client.
-            if self.ledger.is_some() {
-                account.ladder.decide(spendable, now);
-            }
-            account.outage = outage;
-            account.exhausted = false;
-            let topped_up = std::mem::take(&mut account.topped_up);
-            let step = account.step();
-            if step != before {
-                let reason = if outage {
-                    NoticeReason::LedgerUnavailable
-                } else {
-                    NoticeReason::Step
-                };
-                self.take_step(&name, before, step, reason, now);
-            } else if topped_up {
-                self.tell(&name, NoticeReason::TopUp, now);
-            }
-            if topped_up {
-                self.want_more(&name);
-            }
-        }
-    }
-
-    fn take_step(&mut self, name: &AccountId, before: Step, step: Step, reason: NoticeReason, now: Instant) {
-        tracing::info!(account = ?name, %before, %step, "step");
-        let sessions = self.live.sessions_of(name);
-        if step == Step::Ended {
-            for session in sessions {
-                self.end_session(session, EndReason::BalanceExhausted, reason, now);
-            }
-            // They are on their way out; whoever comes next starts on a ladder of its own.
-            if let Some(account) = self.live.accounts.get_mut(name) {
-                let leases: Vec<LeaseId> = account.leases.iter().copied().collect();
-                leases.into_iter().for_each(|lease| account.ladder.leave(lease));
-            }
-            return;
-        }
-        if before == Step::Held {
-            // First the money, then the word to go on.
-            let leases = self
-                .live
-                .accounts
-                .get(name)
-                .map(|account| account.leases.clone())
-                .unwrap_or_default();
-            leases.into_iter().for_each(|lease| self.resume(lease));
-        }
-        for session in sessions {
-            self.order_session(session, |session| Order::SetStep { session, step });
-        }
-        if step == Step::Held
-            && let Some(account) = self.live.accounts.get(name)
-        {
-            for lease in &account.leases {
-                if let Some(lease) = self.live.leases.get_mut(lease)
-                    && lease.hold == Hold::No
-                {
-                    lease.hold = Hold::Asked;
-                }
-            }
-        }
-        self.tell(name, reason, now);
-    }
-
-    /// A held lease is to run again. One that its shard has not yet paused goes on when it says that it has.
-    fn resume(&mut self, id: LeaseId) {
-        if let Some(lease) = self.live.leases.get_mut(&id)
-            && lease.hold == Hold::Yes
-        {
-            lease.hold = Hold::No;
-            lease.wants = true;
-            lease.exhausted = false;
-            self.wanting.insert(id);
-        }
-    }
-
-    /// After a top-up nobody waits for the next report: who had run out is renewed in this very round.
-    fn want_more(&mut self, name: &AccountId) {
-        let Some(account) = self.live.accounts.get(name) else {
-            return;
-        };
-        for id in &account.leases {
-            if let Some(lease) = self.live.leases.get_mut(id) {
-                lease.wants |= lease.exhausted || lease.unspent() < lease.last_want;
-                if lease.wants {
-                    self.wanting.insert(*id);
-                }
-            }
-        }
-    }
-
-    pub(super) fn end_session(&mut self, id: SessionId, end: EndReason, reason: NoticeReason, now: Instant) {
-        let Some(session) = self.live.sessions.get_mut(&id) else {
-            return;
-        };
-        if session.ending.is_some() {
-            return;
-        }
-        session.ending = Some(if reason == NoticeReason::LeaseLost {
-            reason.as_str()
-        } else {
-            end.slug()
-        });
-        let account = session.account.clone();
-        self.order_session(id, |session| Order::End { session, reason: end });
-        if let Some(notice) = self.notice(&account, id, reason, now) {
-            self.send(Notice {
-                step: Step::Ended,
-                ..notice
-            });
-        }
-    }
-
-    /// Tells every session of an account how it stands.
-    fn tell(&mut self, name: &AccountId, reason: NoticeReason, now: Instant) {
-        if let Some(account) = self.live.accounts.get_mut(name) {
-            account.told_at = Some(now);
-        }
-        for session in self.live.sessions_of(name) {
-            if self.subscribers.contains_key(&session)
-                && let Some(notice) = self.notice(name, session, reason, now)
-            {
-                self.send(notice);
-            }
-        }
-    }
-
-    fn tell_balances(&mut self, now: Instant) {
-        let due: Vec<AccountId> = self
-            .live
-            .accounts
-            .iter()
-            .filter(|(_, account)| {
-                !account.leases.is_empty()
-                    && account
-                        .told_at
-                        .is_none_or(|told| now.duration_since(told) >= BALANCE_INTERVAL)
-            })
-            .map(|(name, _)| name.clone())
-            .collect();
-        for name in due {
-            self.tell(&name, NoticeReason::Balance, now);
-        }
-    }
-
-    fn notice(
-        &self,
-        name: &AccountId,
-        session: SessionId,
-        reason: NoticeReason,
-        now: Instant,
-    ) -> Option<Notice> {
-        let account = self.live.accounts.get(name)?;
-        let available_msat = self.live.spendable_msat(account);
-        Some(Notice {
-            session,
-            step: account.step(),
-            available_msat,
-            runway_seconds: account
-                .ladder
-                .runway(available_msat, now)
-                .map(|runway| runway.as_secs_f64()),
-            burn_msat_per_second: metering::meter::closing(account.ladder.full_burn(now)).get(),
-            reason,
-        })
-    }
-
-    fn send(&mut self, notice: Notice) {
-        if let Some(subscriber) = self.subscribers.get(&notice.session) {
-            // A client that does not read misses this one; the next says where it stands.
-            let _ = subscriber.try_send(notice);
-        }
-    }
-
-    /// An order to the shard of an SFU session, or to every shard where a TURN session's allocations may be.
-    fn order_session(&mut self, id: SessionId, order: impl Fn(SessionId) -> Order) {
-        let Some(session) = self.live.sessions.get(&id) else {
-            return;
-        };
-        match session.service {
-            Service::Sfu => self.order(session.shard, order(id)),
-            Service::Turn => (0..self.shards.len()).for_each(|shard| self.order(shard, order(id))),
-        }
-    }
-
-    /// Queues an order behind those that wait, so that they arrive in their order.
-    pub(super) fn order(&mut self, shard: usize, order: Order) {
-        let Some((send, backlog)) = self.shards.get_mut(shard) else {
-            return;
-        };
-        if (backlog.is_empty() && send(order)) || backlog.len() >= BACKLOG_MAX {
-            return;
-        }
-        backlog.push_back(order);
-    }
-
-    fn flush_orders(&mut self) {
-        for (send, backlog) in &mut self.shards {
-            while let Some(order) = backlog.front()
-                && send(*order)
-            {
-                backlog.pop_front();
-            }
-        }
-    }
-
     /// The ledger's file failed: let go of it, and go on without.
     pub(super) fn lose_ledger(&mut self, error: &LedgerError, now: Instant) {
         tracing::error!(%error, "the ledger does not answer; sessions run inside the leases they hold");
@@ -585,26 +320,6 @@ impl Desk {
                 self.touched.extend(self.live.accounts.keys().cloned());
             }
             Err(_) => self.down = Some((since, now)),
-        }
-    }
-
-    /// Figures for operators. None of them is about one account.
-    fn publish(&self) {
-        metrics::gauge!("milliway_ledger_up").set(if self.is_up() { 1.0 } else { 0.0 });
-        metrics::gauge!("milliway_leases_active").set(self.live.leases.len() as f64);
-        let mut throttled: BTreeMap<Step, u32> = [Step::Warned, Step::Reduced, Step::AudioOnly, Step::Held]
-            .map(|step| (step, 0))
-            .into();
-        for session in self.live.sessions.values() {
-            let step = self
-                .live
-                .accounts
-                .get(&session.account)
-                .map_or(Step::Full, Account::step);
-            throttled.entry(step).and_modify(|count| *count += 1);
-        }
-        for (step, count) in throttled {
-            metrics::gauge!("milliway_throttled_sessions", "step" => step.as_str()).set(f64::from(count));
         }
     }
 

@@ -33,8 +33,6 @@ pub(crate) enum NoticeReason {
     Step,
     /// The ledger does not answer, and the lease is spent.
     LedgerUnavailable,
-    /// The operator froze the account.
-    Frozen,
     /// The relay had lost sight of the session.
     LeaseLost,
 }
@@ -47,7 +45,6 @@ impl NoticeReason {
             Self::TopUp => "topup",
             Self::Step => "step",
             Self::LedgerUnavailable => "ledger-unavailable",
-            Self::Frozen => "account-frozen",
             Self::LeaseLost => "lease-lost",
         }
     }

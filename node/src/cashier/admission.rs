@@ -1,0 +1,167 @@
+//! Who is let in: one commit credits the voucher and opens the first lease.
+
+use std::time::Instant;
+
+use metering::ledger::{Command, Open};
+use metering::{AccountId, LeaseId, Msat, Service, SessionId, Step, Usage, lease};
+
+use super::desk::Desk;
+use super::live::{Account, Hold, Lease};
+use super::rounds::Then;
+use super::{Admission, Admitted, Order, Refused, Reply, TurnAdmission, TurnRefusal};
+
+impl Desk {
+    pub(super) fn queue_admission(&mut self, admission: Admission, reply: Reply<Admitted>) {
+        if self.is_held(&admission.account) {
+            // A held account waits for a top-up, and a new session must not spend what the held ones could not. Its
+            // voucher may be that top-up.
+            match &admission.voucher {
+                Some(voucher) => {
+                    let command = Command::Credit(voucher.clone());
+                    self.batch.push((
+                        command,
+                        Then::CreditFirst {
+                            admission: Box::new(admission),
+                            reply,
+                        },
+                    ));
+                }
+                None => drop(reply.send(Err(self.still_held(&admission.account)))),
+            }
+            return;
+        }
+        let tariff = self
+            .tariffs
+            .iter()
+            .find(|tariff| tariff.service == admission.service);
+        let rates = tariff.and_then(|tariff| tariff.rates().ok());
+        let (Some(tariff), Some(rates), false) = (tariff, rates, self.draining) else {
+            let _ = reply.send(Err(Refused::Capacity));
+            return;
+        };
+        let limit = admission.max_msat_per_second.unwrap_or(u64::MAX);
+        let want = lease::starting_want(&rates).min(Msat::new(limit.saturating_mul(lease::LEASE_SECONDS)));
+        let open = Open {
+            session: admission.session,
+            account: admission.account.clone(),
+            voucher: admission.voucher.clone(),
+            service: admission.service,
+            tariff: tariff.id.clone(),
+            rates,
+            want,
+            minimum: rates.admission_minimum(),
+            cap: admission.cap.clone(),
+        };
+        self.batch.push((
+            Command::Open(Box::new(open)),
+            Then::Admit {
+                admission: Box::new(admission),
+                want,
+                reply,
+            },
+        ));
+    }
+
+    pub(super) fn queue_turn_admission(&mut self, admission: TurnAdmission) {
+        if self.is_held(&admission.account) {
+            self.refuse_turn(&admission, TurnRefusal::BalanceExhausted);
+            return;
+        }
+        let tariff = self.tariffs.iter().find(|tariff| tariff.service == Service::Turn);
+        let rates = tariff.and_then(|tariff| tariff.rates().ok());
+        let (Some(tariff), Some(rates), false) = (tariff, rates, self.draining) else {
+            self.refuse_turn(&admission, TurnRefusal::Capacity);
+            return;
+        };
+        let want = lease::starting_want(&rates);
+        let open = Open {
+            session: admission.session,
+            account: admission.account.clone(),
+            voucher: None,
+            service: Service::Turn,
+            tariff: tariff.id.clone(),
+            rates,
+            want,
+            minimum: rates.admission_minimum(),
+            cap: admission.cap.clone(),
+        };
+        self.batch
+            .push((Command::Open(Box::new(open)), Then::TurnAdmit { admission, want }));
+    }
+
+    pub(super) fn note_opened(
+        &mut self,
+        id: LeaseId,
+        granted: Msat,
+        want: Msat,
+        (account, session, shard, service): (AccountId, SessionId, usize, Service),
+        limit: Option<u64>,
+        now: Instant,
+    ) {
+        let tariff = self.tariffs.iter().find(|tariff| tariff.service == service);
+        let Some(rates) = tariff.and_then(|tariff| tariff.rates().ok()) else {
+            return;
+        };
+        self.account_mut(&account);
+        self.moved.insert(account.clone());
+        let lease = Lease {
+            account,
+            session,
+            shard,
+            rates,
+            granted,
+            settled: Msat::ZERO,
+            usage: Usage::default(),
+            segment: 0,
+            sequence: 0,
+            hold: Hold::No,
+            seen: false,
+            wants: false,
+            exhausted: false,
+            limit,
+            last_want: want,
+            renewed_at: now,
+            answered_at: now,
+            committed_at: now,
+        };
+        self.live.add(id, service, lease);
+    }
+
+    pub(super) fn refuse_turn(&mut self, admission: &TurnAdmission, reason: TurnRefusal) {
+        self.order(
+            admission.shard,
+            Order::TurnRefused {
+                allocation: admission.allocation,
+                reason,
+            },
+        );
+    }
+
+    pub(super) fn is_held(&self, name: &AccountId) -> bool {
+        self.live
+            .accounts
+            .get(name)
+            .is_some_and(|account| account.step() == Step::Held)
+    }
+
+    pub(super) fn still_held(&self, name: &AccountId) -> Refused {
+        let available = self
+            .live
+            .accounts
+            .get(name)
+            .map_or(Msat::ZERO, |account| account.view.available);
+        if self.is_up() {
+            Refused::BalanceExhausted { available }
+        } else {
+            Refused::LedgerUnavailable
+        }
+    }
+
+    pub(super) fn account_mut(&mut self, name: &AccountId) -> &mut Account {
+        let ladder = self.ladder;
+        self.live
+            .accounts
+            .entry(name.clone())
+            .or_insert_with(|| Account::new(name, ladder))
+    }
+}
