@@ -184,7 +184,11 @@ impl Room {
     /// first.
     #[must_use]
     pub fn claim(&self, name: &str, holder: &str) -> Claim {
-        match self.places.iter().find(|place| place.name().is_some_and(|taken| &**taken == name)) {
+        match self
+            .places
+            .iter()
+            .find(|place| place.name().is_some_and(|taken| &**taken == name))
+        {
             None => Claim::Free,
             Some(place) if &*place.holder == holder => Claim::Replaces(place.session),
             Some(_) => Claim::Taken,
@@ -229,8 +233,16 @@ impl Room {
     }
 
     /// What of `name` a member wants; everything until it says otherwise. Wanting nothing frees the slot.
-    pub fn set_subscription(&mut self, session: SessionId, name: &str, audio: bool, video: bool) -> Vec<Change> {
-        self.change(session, |place| place.subscribe(name, Subscription { audio, video }))
+    pub fn set_subscription(
+        &mut self,
+        session: SessionId,
+        name: &str,
+        audio: bool,
+        video: bool,
+    ) -> Vec<Change> {
+        self.change(session, |place| {
+            place.subscribe(name, Subscription { audio, video })
+        })
     }
 
     /// Lines (audio, video) that a member still lacks. [`Change::NeedLines`] comes once for each further line; ask
@@ -252,12 +264,19 @@ impl Room {
     /// The publishers that `place` wants, in the order they joined.
     fn wanted(&self, place: &Place) -> Vec<SessionId> {
         let wants = |other: &&Place| {
-            let subscription = other.name().map(|name| place.subscription_to(name)).unwrap_or_default();
+            let subscription = other
+                .name()
+                .map(|name| place.subscription_to(name))
+                .unwrap_or_default();
             let audio = other.published.audio && subscription.audio;
             let video = other.published.video && subscription.video;
             other.session != place.session && (audio || video)
         };
-        self.places.iter().filter(wants).map(|other| other.session).collect()
+        self.places
+            .iter()
+            .filter(wants)
+            .map(|other| other.session)
+            .collect()
     }
 
     /// Brings every subscriber's slots, routes and lists up to date, and says what changed.
@@ -270,11 +289,25 @@ impl Room {
             let list = self.participants(&self.places[index]);
             let place = &mut self.places[index];
             let subscriber = place.session;
-            let now: Vec<(Mid, Source)> = tracks.iter().map(|(track, source)| (track.mid, *source)).collect();
-            let gone = place.routes.iter().filter(|(mid, _)| now.iter().all(|(kept, _)| kept != mid));
-            routes.extend(gone.map(|(mid, _)| Change::Route { subscriber, mid: *mid, source: None }));
+            let now: Vec<(Mid, Source)> = tracks
+                .iter()
+                .map(|(track, source)| (track.mid, *source))
+                .collect();
+            let gone = place
+                .routes
+                .iter()
+                .filter(|(mid, _)| now.iter().all(|(kept, _)| kept != mid));
+            routes.extend(gone.map(|(mid, _)| Change::Route {
+                subscriber,
+                mid: *mid,
+                source: None,
+            }));
             let new = now.iter().filter(|route| !place.routes.contains(route));
-            routes.extend(new.map(|(mid, source)| Change::Route { subscriber, mid: *mid, source: Some(*source) }));
+            routes.extend(new.map(|(mid, source)| Change::Route {
+                subscriber,
+                mid: *mid,
+                source: Some(*source),
+            }));
             place.routes = now;
             let tracks: Vec<Track> = tracks.into_iter().map(|(track, _)| track).collect();
             if place.tracks.as_ref() != Some(&tracks) {
@@ -286,7 +319,11 @@ impl Room {
                 told.push(Change::Participants { subscriber, list });
             }
             if let Some((audio, video)) = place.ask(wanted.len()) {
-                told.push(Change::NeedLines { subscriber, audio, video });
+                told.push(Change::NeedLines {
+                    subscriber,
+                    audio,
+                    video,
+                });
             }
         }
         routes.extend(told);
@@ -297,16 +334,36 @@ impl Room {
     fn tracks(&self, place: &Place) -> Vec<(Track, Source)> {
         let mut tracks = Vec::new();
         for (slot, occupant) in place.occupied() {
-            let Some(publisher) = self.places.iter().find(|other| other.session == occupant) else { continue };
+            let Some(publisher) = self.places.iter().find(|other| other.session == occupant) else {
+                continue;
+            };
             let Some(name) = publisher.name() else { continue };
             let subscription = place.subscription_to(name);
             for (kind, mid, flows) in [
-                (Kind::Audio, slot.audio, publisher.published.audio && subscription.audio),
-                (Kind::Video, slot.video, publisher.published.video && subscription.video),
+                (
+                    Kind::Audio,
+                    slot.audio,
+                    publisher.published.audio && subscription.audio,
+                ),
+                (
+                    Kind::Video,
+                    slot.video,
+                    publisher.published.video && subscription.video,
+                ),
             ] {
                 if let (Some(mid), true) = (mid, flows) {
-                    let track = Track { mid, kind, name: name.clone() };
-                    tracks.push((track, Source { session: occupant, kind }));
+                    let track = Track {
+                        mid,
+                        kind,
+                        name: name.clone(),
+                    };
+                    tracks.push((
+                        track,
+                        Source {
+                            session: occupant,
+                            kind,
+                        },
+                    ));
                 }
             }
         }

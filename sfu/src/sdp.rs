@@ -44,7 +44,10 @@ pub const FRAGMENT_LENGTH_MAX: usize = 16 * 1024;
 /// Most m-lines of a session: 16 slots of two lines, as many disabled ones to be recycled.
 pub const LINES_MAX: usize = 64;
 
-const _: () = assert!(LINES_MAX >= 2 * crate::room::SLOTS_MAX + 2, "a full room needs a line pair for every slot");
+const _: () = assert!(
+    LINES_MAX >= 2 * crate::room::SLOTS_MAX + 2,
+    "a full room needs a line pair for every slot"
+);
 
 /// What the session is for: decides what becomes of each m-line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -69,7 +72,10 @@ pub struct VideoCodecs {
 impl VideoCodecs {
     /// From configuration: codec names, and `*` for "then whatever else is offered".
     pub fn from_names<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<VideoCodecs, SdpError> {
-        let mut codecs = VideoCodecs { preferred: Vec::new(), others: false };
+        let mut codecs = VideoCodecs {
+            preferred: Vec::new(),
+            others: false,
+        };
         for name in names {
             match Codec::from_name(name).filter(|codec| codec.kind() == Kind::Video) {
                 Some(codec) => codecs.preferred.push(codec),
@@ -84,7 +90,10 @@ impl VideoCodecs {
 impl Default for VideoCodecs {
     /// VP8, which everything decodes; then H.264; then what the publisher offers.
     fn default() -> VideoCodecs {
-        VideoCodecs { preferred: vec![Codec::Vp8, Codec::H264], others: true }
+        VideoCodecs {
+            preferred: vec![Codec::Vp8, Codec::H264],
+            others: true,
+        }
     }
 }
 
@@ -206,7 +215,13 @@ impl Negotiation {
             version: 0,
             own_lines: 0,
         };
-        Negotiation { local, rng, state, pending: None, sequence: 0 }
+        Negotiation {
+            local,
+            rng,
+            state,
+            pending: None,
+            sequence: 0,
+        }
     }
 
     /// Answers the client's offer: the first, a later one, or one that restarts ICE. While an offer of ours is
@@ -225,7 +240,12 @@ impl Negotiation {
         let sdp = write::description(&self.local, &next, Form::Answer);
         self.state = next;
         let transport = self.transport().ok_or(SdpError::NotNegotiated)?;
-        Ok(Answer { sdp, media: self.media(), transport, notes })
+        Ok(Answer {
+            sdp,
+            media: self.media(),
+            transport,
+            notes,
+        })
     }
 
     /// An offer of our own that adds `audio` and `video` sendonly m-lines, and its sequence number. Refused while
@@ -254,7 +274,10 @@ impl Negotiation {
         next.version += 1;
         self.sequence += 1;
         let sdp = write::description(&self.local, &next, Form::Offer);
-        self.pending = Some(Pending { sequence: self.sequence, state: next });
+        self.pending = Some(Pending {
+            sequence: self.sequence,
+            state: next,
+        });
         Ok((sdp, self.sequence))
     }
 
@@ -317,7 +340,12 @@ impl Negotiation {
     #[must_use]
     pub fn transport(&self) -> Option<Transport> {
         let (remote, fingerprint) = self.state.remote.clone()?;
-        Some(Transport { local: self.state.ice.clone(), remote, fingerprint, role: self.state.role? })
+        Some(Transport {
+            local: self.state.ice.clone(),
+            remote,
+            fingerprint,
+            role: self.state.role?,
+        })
     }
 
     /// The lines we send on, paired into slots, for [`crate::room::Room::set_slots`] after every answer. A slot
@@ -326,7 +354,9 @@ impl Negotiation {
     pub fn slots(&self) -> Vec<Slot> {
         let mut slots = Vec::new();
         for line in self.state.lines.iter().filter(|line| line.flow == Flow::Send) {
-            let (Some(outlet), Some(kind)) = (line.outlet, line.kind) else { continue };
+            let (Some(outlet), Some(kind)) = (line.outlet, line.kind) else {
+                continue;
+            };
             if slots.len() <= outlet.slot {
                 slots.resize(outlet.slot + 1, Slot::default());
             }
@@ -343,9 +373,14 @@ impl Negotiation {
     pub fn published(&self) -> Published {
         let receives = |kind| {
             let lines = self.state.lines.iter();
-            lines.clone().any(|line| line.kind == Some(kind) && matches!(line.flow, Flow::Receive { .. }))
+            lines
+                .clone()
+                .any(|line| line.kind == Some(kind) && matches!(line.flow, Flow::Receive { .. }))
         };
-        Published { audio: receives(Kind::Audio), video: receives(Kind::Video) }
+        Published {
+            audio: receives(Kind::Audio),
+            video: receives(Kind::Video),
+        }
     }
 }
 
@@ -444,7 +479,9 @@ impl State {
         line: &mut Line,
         publishing: &mut Published,
     ) -> Result<Option<Note>, Refusal> {
-        let kind = section.kind.ok_or_else(|| Note::MediaRefused(Quoted::new(&section.media)))?;
+        let kind = section
+            .kind
+            .ok_or_else(|| Note::MediaRefused(Quoted::new(&section.media)))?;
         if !section.secure {
             return Err(Note::ProtocolRefused(Quoted::new(&section.protocol)).into());
         }
@@ -465,7 +502,9 @@ impl State {
                 note = Some(Note::SecondStream { kind });
                 Flow::Inactive
             }
-            Purpose::Call | Purpose::Publish if sends => Flow::Receive { ssrcs: section.sources.clone() },
+            Purpose::Call | Purpose::Publish if sends => Flow::Receive {
+                ssrcs: section.sources.clone(),
+            },
             Purpose::Call | Purpose::Subscribe if receives => Flow::Send,
             Purpose::Publish if receives => {
                 note = Some(Note::Direction { kind });
@@ -479,7 +518,9 @@ impl State {
         };
         let publishes = matches!(flow, Flow::Receive { .. });
         line.payloads = match publishes {
-            true => payload::choose(kind, &section.payloads, &local.video_codecs).into_iter().collect(),
+            true => payload::choose(kind, &section.payloads, &local.video_codecs)
+                .into_iter()
+                .collect(),
             false => section.payloads.clone(),
         };
         if line.payloads.is_empty() {
@@ -497,7 +538,11 @@ impl State {
             let known = line.extensions.iter().any(|(_, other)| other == extension);
             let agreed = extension.agreed(kind, &line.flow, transport_cc);
             let removed = matches!(extension, Extension::Rid | Extension::RepairedRid);
-            if !known && (agreed || removed) && extension::enter(&mut self.extensions, *id, *extension) && agreed {
+            if !known
+                && (agreed || removed)
+                && extension::enter(&mut self.extensions, *id, *extension)
+                && agreed
+            {
                 line.extensions.push((*id, *extension));
             }
         }
@@ -507,10 +552,15 @@ impl State {
     /// A first offer has to lead to something.
     fn usable(&self, purpose: Purpose, notes: &[Note]) -> Result<(), SdpError> {
         if self.lines.iter().all(|line| line.flow == Flow::Rejected) {
-            let reason = notes.first().map_or_else(|| "all are disabled".to_owned(), ToString::to_string);
+            let reason = notes
+                .first()
+                .map_or_else(|| "all are disabled".to_owned(), ToString::to_string);
             return Err(SdpError::NothingUsable(reason));
         }
-        let receives = self.lines.iter().any(|line| matches!(line.flow, Flow::Receive { .. }));
+        let receives = self
+            .lines
+            .iter()
+            .any(|line| matches!(line.flow, Flow::Receive { .. }));
         let sends = self.lines.iter().any(|line| line.flow == Flow::Send);
         match purpose {
             Purpose::Publish if !receives => Err(SdpError::NothingSent),
@@ -523,7 +573,9 @@ impl State {
     fn take_answer(&mut self, answer: &Description) -> Result<(), SdpError> {
         self.same_lines(answer)?;
         if answer.sections.len() > self.lines.len() {
-            return Err(SdpError::LineChanged { index: self.lines.len() });
+            return Err(SdpError::LineChanged {
+                index: self.lines.len(),
+            });
         }
         let transport = answer.transport()?;
         let (ice, fingerprint) = self.remote.as_ref().ok_or(SdpError::NotNegotiated)?;
@@ -566,11 +618,21 @@ impl State {
     /// A further sendonly line of ours.
     fn add_line(&mut self, kind: Kind) {
         let taken = |pt| {
-            let payloads = self.lines.iter().flat_map(|line| &line.payloads).chain(self.decodes.iter().flatten());
-            payloads.into_iter().any(|payload| payload.pt == pt || payload.rtx == Some(pt))
+            let payloads = self
+                .lines
+                .iter()
+                .flat_map(|line| &line.payloads)
+                .chain(self.decodes.iter().flatten());
+            payloads
+                .into_iter()
+                .any(|payload| payload.pt == pt || payload.rtx == Some(pt))
         };
         let known = payload::worth_offering(&self.decodes[kind as usize]);
-        let payloads = if known.is_empty() { payload::defaults(kind, taken) } else { known };
+        let payloads = if known.is_empty() {
+            payload::defaults(kind, taken)
+        } else {
+            known
+        };
         let mid = loop {
             let mid = write::own_mid(self.own_lines);
             self.own_lines += 1;
@@ -585,7 +647,11 @@ impl State {
             media: kind.as_str().to_owned(),
             protocol: "UDP/TLS/RTP/SAVPF".to_owned(),
             format: "0".to_owned(),
-            flow: if payloads.is_empty() { Flow::Rejected } else { Flow::Send },
+            flow: if payloads.is_empty() {
+                Flow::Rejected
+            } else {
+                Flow::Send
+            },
             payloads,
             extensions: write::offered_extensions(self, kind),
             rtcp_rsize: true,
@@ -602,9 +668,13 @@ impl State {
             }
             let occupied = |slot: usize| {
                 let same_kind = self.lines.iter().filter(|other| other.kind == line.kind);
-                same_kind.filter_map(|other| other.outlet).any(|outlet| outlet.slot == slot)
+                same_kind
+                    .filter_map(|other| other.outlet)
+                    .any(|outlet| outlet.slot == slot)
             };
-            let slot = (0..).find(|slot| !occupied(*slot)).expect("lines are bounded, slots are not");
+            let slot = (0..)
+                .find(|slot| !occupied(*slot))
+                .expect("lines are bounded, slots are not");
             let ssrc = self.free_ssrc(rng, None);
             let rtx_ssrc = (line.kind == Some(Kind::Video)).then(|| self.free_ssrc(rng, Some(ssrc)));
             self.lines[index].outlet = Some(Outlet { slot, ssrc, rtx_ssrc });
@@ -614,7 +684,10 @@ impl State {
     fn free_ssrc(&self, rng: &mut StdRng, other: Option<u32>) -> u32 {
         loop {
             let ssrc = rng.next_u32();
-            let ours = |line: &Line| line.outlet.is_some_and(|o| o.ssrc == ssrc || o.rtx_ssrc == Some(ssrc));
+            let ours = |line: &Line| {
+                line.outlet
+                    .is_some_and(|o| o.ssrc == ssrc || o.rtx_ssrc == Some(ssrc))
+            };
             let theirs = |line: &Line| match &line.flow {
                 Flow::Receive { ssrcs } => ssrcs.iter().any(|s| s.ssrc == ssrc || s.rtx == Some(ssrc)),
                 _ => false,
@@ -652,9 +725,17 @@ impl State {
                 },
                 (Flow::Send | Flow::Inactive, _) => Role::Inactive,
             };
-            Some(MediaLine { mid: line.mid?, kind: line.kind?, role, payloads: line.payloads.clone() })
+            Some(MediaLine {
+                mid: line.mid?,
+                kind: line.kind?,
+                role,
+                payloads: line.payloads.clone(),
+            })
         });
-        Media { lines: lines.collect(), extensions: self.extensions }
+        Media {
+            lines: lines.collect(),
+            extensions: self.extensions,
+        }
     }
 }
 
@@ -705,6 +786,3 @@ fn decodes(offer: &Description) -> [Vec<Payload>; 2] {
         payloads
     })
 }
-
-#[cfg(test)]
-mod tests;

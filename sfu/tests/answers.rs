@@ -10,8 +10,17 @@ use sfu::sdp::{Note, Purpose};
 
 fn snapshot(name: &str, purpose: Purpose) {
     let answer = answer(purpose, &recorded(name)).unwrap();
-    let notes: String = answer.notes.iter().map(|note| format!("note: {note}\n")).collect();
-    let text = format!("{}\n{notes}{:?}\n{:#?}", answer.sdp.replace("\r\n", "\n"), answer.transport.role, answer.media);
+    let notes: String = answer
+        .notes
+        .iter()
+        .map(|note| format!("note: {note}\n"))
+        .collect();
+    let text = format!(
+        "{}\n{notes}{:?}\n{:#?}",
+        answer.sdp.replace("\r\n", "\n"),
+        answer.transport.role,
+        answer.media
+    );
     insta::assert_snapshot!(name, text);
 }
 
@@ -60,9 +69,14 @@ fn a_publisher_is_answered_vp8_with_rtx_and_no_other_codec() {
     let video = &answer.media.lines[1];
     assert_eq!(video.payloads.len(), 1);
     let payload = &video.payloads[0];
-    assert_eq!((payload.codec, payload.pt, payload.rtx), (Codec::Vp8, 96, Some(97)));
+    assert_eq!(
+        (payload.codec, payload.pt, payload.rtx),
+        (Codec::Vp8, 96, Some(97))
+    );
     assert!(payload.nack && payload.pli && payload.fir && payload.transport_cc);
-    let Role::Receive { ssrcs } = &video.role else { panic!("{video:?}") };
+    let Role::Receive { ssrcs } = &video.role else {
+        panic!("{video:?}")
+    };
     assert!(matches!(ssrcs[..], [SourceSsrc { rtx: Some(_), .. }]));
     assert!(answer.notes.is_empty());
 }
@@ -71,8 +85,20 @@ fn a_publisher_is_answered_vp8_with_rtx_and_no_other_codec() {
 fn a_subscriber_keeps_every_codec_it_offered_and_has_no_transport_cc() {
     let answer = answer(Purpose::Subscribe, &recorded("safari")).unwrap();
     let video = &answer.media.lines[1];
-    let codecs: Vec<(Codec, u8)> = video.payloads.iter().map(|payload| (payload.codec, payload.pt)).collect();
-    assert_eq!(codecs, [(Codec::H264, 96), (Codec::H264, 98), (Codec::Vp8, 102), (Codec::Vp9, 104)]);
+    let codecs: Vec<(Codec, u8)> = video
+        .payloads
+        .iter()
+        .map(|payload| (payload.codec, payload.pt))
+        .collect();
+    assert_eq!(
+        codecs,
+        [
+            (Codec::H264, 96),
+            (Codec::H264, 98),
+            (Codec::Vp8, 102),
+            (Codec::Vp9, 104)
+        ]
+    );
     assert!(!answer.sdp.contains("transport-cc") && !answer.sdp.contains("transport-wide-cc"));
     assert!(answer.sdp.contains("goog-remb"));
 }
@@ -92,7 +118,10 @@ fn audio_and_video_of_a_slot_share_stream_and_cname_for_lip_sync() {
     assert_eq!(cnames[0], cnames[1]);
     for mid in ["0", "1"] {
         let section = section(&answer.sdp, mid);
-        assert!(section.contains(&format!("a=msid:{} {}-", cnames[0], cnames[0])), "{section}");
+        assert!(
+            section.contains(&format!("a=msid:{} {}-", cnames[0], cnames[0])),
+            "{section}"
+        );
         assert!(section.contains(&format!("cname:{}\r\n", cnames[0])), "{section}");
     }
 }
@@ -106,7 +135,11 @@ fn a_passive_client_is_answered_active_and_others_passive() {
     ] {
         let answer = answer(Purpose::Publish, &recorded(name)).unwrap();
         assert_eq!(answer.transport.role, role, "{name}");
-        assert_eq!(answer.sdp.matches("a=setup:").count(), answer.sdp.matches(setup).count(), "{name}");
+        assert_eq!(
+            answer.sdp.matches("a=setup:").count(),
+            answer.sdp.matches(setup).count(),
+            "{name}"
+        );
     }
 }
 
@@ -114,14 +147,28 @@ fn a_passive_client_is_answered_active_and_others_passive() {
 fn the_answer_is_ice_lite_with_all_candidates_at_the_head_of_the_bundle() {
     let answer = answer(Purpose::Publish, &recorded("chromium-datachannel-first")).unwrap();
     assert!(answer.sdp.contains("\r\na=ice-lite\r\n"));
-    let group = answer.sdp.lines().find_map(|line| line.strip_prefix("a=group:BUNDLE ")).unwrap();
+    let group = answer
+        .sdp
+        .lines()
+        .find_map(|line| line.strip_prefix("a=group:BUNDLE "))
+        .unwrap();
     let head = section(&answer.sdp, group.split(' ').next().unwrap());
-    assert!(head.contains("a=candidate:1 1 udp 2130706431 192.0.2.1 5004 typ host\r\n"), "{head}");
+    assert!(
+        head.contains("a=candidate:1 1 udp 2130706431 192.0.2.1 5004 typ host\r\n"),
+        "{head}"
+    );
     assert!(head.contains(" 2001:db8::1 5004 typ host\r\n"), "{head}");
     assert!(head.contains("a=end-of-candidates\r\n"));
     assert_eq!(answer.sdp.matches("a=candidate:").count(), 2);
-    let rejected = answer.sdp.split("\r\nm=").find(|section| section.starts_with("application")).unwrap();
-    assert!(rejected.starts_with("application 0 UDP/DTLS/SCTP webrtc-datachannel\r\n"), "{rejected}");
+    let rejected = answer
+        .sdp
+        .split("\r\nm=")
+        .find(|section| section.starts_with("application"))
+        .unwrap();
+    assert!(
+        rejected.starts_with("application 0 UDP/DTLS/SCTP webrtc-datachannel\r\n"),
+        "{rejected}"
+    );
     assert!(!rejected.contains("ice-ufrag"));
 }
 
@@ -159,7 +206,10 @@ fn candidates_of_any_kind_and_number_are_ignored() {
     for port in 0..500 {
         many += &format!("a=candidate:{port} 1 udp 1 192.0.2.9 {port} typ srflx\r\n");
     }
-    let offer = recorded("obs").replace("a=candidate:1 1 UDP 2122317823 192.0.2.53 57249 typ host\r\n", &many);
+    let offer = recorded("obs").replace(
+        "a=candidate:1 1 UDP 2122317823 192.0.2.53 57249 typ host\r\n",
+        &many,
+    );
     assert_eq!(answer(Purpose::Publish, &offer).unwrap().sdp, plain.sdp);
 }
 

@@ -13,8 +13,14 @@ use sfu::sdp::{Fragment, Purpose, SdpError};
 fn refusal(offer: &str) -> SdpError {
     let error = answer(Purpose::Publish, offer).unwrap_err();
     let sentence = error.to_string();
-    assert!(sentence.len() > 30 && sentence.contains([':', ';']), "says what to do: {sentence}");
-    assert!(!sentence.contains(['<', '>', '&', '"']) || sentence.matches('"').count() == 2, "no markup: {sentence}");
+    assert!(
+        sentence.len() > 30 && sentence.contains([':', ';']),
+        "says what to do: {sentence}"
+    );
+    assert!(
+        !sentence.contains(['<', '>', '&', '"']) || sentence.matches('"').count() == 2,
+        "no markup: {sentence}"
+    );
     error
 }
 
@@ -34,7 +40,14 @@ fn a_thousand_m_lines_are_refused() {
 
 #[test]
 fn an_offer_cut_in_half_is_refused() {
-    for name in ["chromium-sendonly", "chromium-sendrecv", "obs", "ffmpeg", "firefox", "gstreamer"] {
+    for name in [
+        "chromium-sendonly",
+        "chromium-sendrecv",
+        "obs",
+        "ffmpeg",
+        "firefox",
+        "gstreamer",
+    ] {
         let whole = recorded(name);
         refusal(&whole[..whole.len() / 2]);
     }
@@ -46,7 +59,11 @@ fn an_offer_cut_anywhere_never_loses_codecs_unnoticed() {
     let served = answer(Purpose::Publish, &whole).unwrap().media.lines[1].payloads[0].clone();
     for end in 0..whole.len() {
         if let Ok(answer) = answer(Purpose::Publish, &whole[..end]) {
-            let video = answer.media.lines.iter().find(|line| line.payloads[0].codec == served.codec);
+            let video = answer
+                .media
+                .lines
+                .iter()
+                .find(|line| line.payloads[0].codec == served.codec);
             let audio_only = whole[..end].matches("m=").count() == 1;
             assert!(audio_only || video.is_some(), "cut at {end}");
         }
@@ -55,7 +72,9 @@ fn an_offer_cut_anywhere_never_loses_codecs_unnoticed() {
 
 #[test]
 fn an_offer_of_unknown_codecs_only_is_refused_and_told_the_known_ones() {
-    let offer = recorded("obs").replace("H264/90000", "H265/90000").replace("opus/", "speex/");
+    let offer = recorded("obs")
+        .replace("H264/90000", "H265/90000")
+        .replace("opus/", "speex/");
     let error = refusal(&offer);
     assert!(matches!(error, SdpError::NothingUsable(_)), "{error}");
     assert!(error.to_string().contains("VP8"));
@@ -64,11 +83,17 @@ fn an_offer_of_unknown_codecs_only_is_refused_and_told_the_known_ones() {
 #[test]
 fn each_missing_or_refused_field_is_named() {
     let obs = recorded("obs");
-    let print = obs.lines().find(|line| line.starts_with("a=fingerprint")).unwrap();
+    let print = obs
+        .lines()
+        .find(|line| line.starts_with("a=fingerprint"))
+        .unwrap();
     for (offer, field) in [
         (obs.replace("a=group:BUNDLE 0 1\r\n", ""), "a=group:BUNDLE"),
         (obs.replace("a=rtcp-mux\r\n", ""), "a=rtcp-mux"),
-        (obs.replace(print, &format!("a=fingerprint:sha-1 {}", ["AB"; 20].join(":"))), "sha-1"),
+        (
+            obs.replace(print, &format!("a=fingerprint:sha-1 {}", ["AB"; 20].join(":"))),
+            "sha-1",
+        ),
         (obs.replace(print, "a=fingerprint:sha-256 AB"), "a=fingerprint"),
         (obs.replace(print, "a=x"), "a=fingerprint"),
         (obs.replace("a=mid:1", "a=mid:0"), "a=mid:0"),
@@ -77,11 +102,17 @@ fn each_missing_or_refused_field_is_named() {
         (obs.replace("a=ice-pwd:", "a=x:"), "a=ice-pwd"),
         (obs.replace("a=ice-ufrag:nxcM", "a=ice-ufrag:x"), "a=ice-ufrag"),
         (obs.replace("a=setup:actpass", "a=setup:<b>holdconn"), "a=setup"),
-        (obs.replace("a=mid:0\r\n", "a=mid:0\r\na=ssrc:<b> cname:x\r\n"), "a=ssrc"),
+        (
+            obs.replace("a=mid:0\r\n", "a=mid:0\r\na=ssrc:<b> cname:x\r\n"),
+            "a=ssrc",
+        ),
         (obs.replace("a=setup:actpass", "a=ice-lite"), "a=ice-lite"),
         (obs.replace("a=rtpmap:96 H264/90000\r\n", ""), "a=rtpmap"),
         (obs.replace("a=sendonly", "a=recvonly"), "a=sendonly"),
-        (obs.replace("m=video 57249 UDP", "m=<b>video 57249 UDP"), "media type"),
+        (
+            obs.replace("m=video 57249 UDP", "m=<b>video 57249 UDP"),
+            "media type",
+        ),
         (obs.replace("m=video 57249", "m=video 99999"), "line 25"),
         (obs.replace("v=0", "v=1"), "v="),
         (String::new(), "v=0"),
@@ -119,7 +150,10 @@ fn the_worst_offer_within_the_limits_is_answered_quickly() {
     let (head, _) = obs.split_once("m=audio").unwrap();
     let mut offer = head.replace("BUNDLE 0 1", "BUNDLE 0");
     let formats: Vec<String> = (0..128).map(|pt| pt.to_string()).collect();
-    offer += &format!("m=video 9 UDP/TLS/RTP/SAVPF {}\r\na=mid:0\r\na=sendrecv\r\na=rtcp-mux\r\n", formats.join(" "));
+    offer += &format!(
+        "m=video 9 UDP/TLS/RTP/SAVPF {}\r\na=mid:0\r\na=sendrecv\r\na=rtcp-mux\r\n",
+        formats.join(" ")
+    );
     for pt in 0..128 {
         offer += &format!("a=rtpmap:{pt} VP8/90000\r\n");
     }
@@ -147,7 +181,11 @@ const NAMES: [&str; 12] = [
 ];
 
 fn purpose() -> impl Strategy<Value = Purpose> {
-    prop_oneof![Just(Purpose::Call), Just(Purpose::Publish), Just(Purpose::Subscribe)]
+    prop_oneof![
+        Just(Purpose::Call),
+        Just(Purpose::Publish),
+        Just(Purpose::Subscribe)
+    ]
 }
 
 /// What one edit does to a text.
@@ -181,13 +219,21 @@ fn apply(text: String, edit: Edit) -> String {
         Edit::RepeatLine(at) if !lines.is_empty() => lines.insert(at % count, lines[at % count].clone()),
         Edit::SwapLines(one, other) if !lines.is_empty() => lines.swap(one % count, other % count),
         Edit::Overwrite(at, new) => {
-            let start = (0..=at % (text.len() + 1)).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+            let start = (0..=at % (text.len() + 1))
+                .rev()
+                .find(|at| text.is_char_boundary(*at))
+                .unwrap_or(0);
             let end = (start + new.len()).min(text.len());
-            let end = (end..=text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(text.len());
+            let end = (end..=text.len())
+                .find(|at| text.is_char_boundary(*at))
+                .unwrap_or(text.len());
             return format!("{}{new}{}", &text[..start], &text[end..]);
         }
         Edit::Cut(at) => {
-            let end = (0..=at % (text.len() + 1)).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+            let end = (0..=at % (text.len() + 1))
+                .rev()
+                .find(|at| text.is_char_boundary(*at))
+                .unwrap_or(0);
             return text[..end].to_owned();
         }
         _ => {}

@@ -27,14 +27,23 @@ fn ssrcs(negotiation: &Negotiation, text: &str) -> (u32, Option<u32>) {
     }
 }
 
-const BOTH: Published = Published { audio: true, video: true };
+const BOTH: Published = Published {
+    audio: true,
+    video: true,
+};
 
 #[test]
 fn a_recorded_call_grows_stops_its_camera_restarts_it_and_restarts_ice() {
     let mut call = relay(Purpose::Call);
     let first = call.answer(&in_call("1-offer")).unwrap();
     assert_eq!(call.published(), BOTH);
-    assert_eq!(call.slots(), [Slot { audio: mid("2"), video: mid("3") }]);
+    assert_eq!(
+        call.slots(),
+        [Slot {
+            audio: mid("2"),
+            video: mid("3")
+        }]
+    );
     let fixed = ssrcs(&call, "3");
 
     let (offer, seq) = call.offer_more(1, 1).unwrap();
@@ -43,12 +52,31 @@ fn a_recorded_call_grows_stops_its_camera_restarts_it_and_restarts_ice() {
     let (media, transport) = call.accept_answer(seq, &in_call("2-answer")).unwrap();
     assert_eq!(transport, first.transport);
     assert_eq!(media.lines.len(), 6);
-    let slots = [Slot { audio: mid("2"), video: mid("3") }, Slot { audio: mid("r0"), video: mid("r1") }];
+    let slots = [
+        Slot {
+            audio: mid("2"),
+            video: mid("3"),
+        },
+        Slot {
+            audio: mid("r0"),
+            video: mid("r1"),
+        },
+    ];
     assert_eq!(call.slots(), slots);
 
     let stopped = call.answer(&in_call("3-offer")).unwrap();
-    assert_eq!(call.published(), Published { audio: true, video: false });
-    assert!(stopped.sdp.contains("\r\nm=video 0 UDP/TLS/RTP/SAVPF"), "{}", stopped.sdp);
+    assert_eq!(
+        call.published(),
+        Published {
+            audio: true,
+            video: false
+        }
+    );
+    assert!(
+        stopped.sdp.contains("\r\nm=video 0 UDP/TLS/RTP/SAVPF"),
+        "{}",
+        stopped.sdp
+    );
     assert_eq!(call.slots(), slots);
 
     let recycled = call.answer(&in_call("4-offer")).unwrap();
@@ -59,7 +87,10 @@ fn a_recorded_call_grows_stops_its_camera_restarts_it_and_restarts_ice() {
     let restarted = call.answer(&in_call("5-offer")).unwrap();
     assert_ne!(restarted.transport.remote, first.transport.remote);
     assert_ne!(restarted.transport.local, first.transport.local);
-    assert_eq!(shard_of(&restarted.transport.local.ufrag), shard_of(&first.transport.local.ufrag));
+    assert_eq!(
+        shard_of(&restarted.transport.local.ufrag),
+        shard_of(&first.transport.local.ufrag)
+    );
     assert_eq!(restarted.transport.role, first.transport.role);
     assert_eq!(ssrcs(&call, "3"), fixed, "a line keeps its SSRCs for its life");
 }
@@ -70,7 +101,10 @@ fn the_version_of_the_description_rises_with_each_one_and_the_id_stays() {
     let origin = |sdp: &str| {
         let line = sdp.lines().find_map(|line| line.strip_prefix("o=- ")).unwrap();
         let mut words = line.split(' ').map(str::to_owned);
-        (words.next().unwrap(), words.next().unwrap().parse::<u64>().unwrap())
+        (
+            words.next().unwrap(),
+            words.next().unwrap().parse::<u64>().unwrap(),
+        )
     };
     let first = origin(&call.answer(&in_call("1-offer")).unwrap().sdp);
     let (offer, _) = call.offer_more(1, 1).unwrap();
@@ -89,9 +123,15 @@ fn glare_is_for_the_client_to_roll_back_and_costs_nothing() {
     let lost = call.answer(&in_call("3-offer")).unwrap_err();
     assert!(lost.is_glare(), "{lost}");
     assert!(call.offer_more(1, 0).unwrap_err().is_glare());
-    assert_eq!(call.accept_answer(seq + 1, &in_call("2-answer")), Err(SdpError::StaleAnswer { seq: seq + 1 }));
+    assert_eq!(
+        call.accept_answer(seq + 1, &in_call("2-answer")),
+        Err(SdpError::StaleAnswer { seq: seq + 1 })
+    );
     call.accept_answer(seq, &in_call("2-answer")).unwrap();
-    assert_eq!(call.accept_answer(seq, &in_call("2-answer")), Err(SdpError::StaleAnswer { seq }));
+    assert_eq!(
+        call.accept_answer(seq, &in_call("2-answer")),
+        Err(SdpError::StaleAnswer { seq })
+    );
     call.answer(&in_call("3-offer")).unwrap();
 }
 
@@ -139,7 +179,13 @@ fn declined_lines_are_no_slots() {
     let declined = format!("{head}m=video{}", last.replace("a=recvonly", "a=inactive"));
     let (media, _) = call.accept_answer(seq, &declined).unwrap();
     assert_eq!(media.lines[5].role, Role::Inactive);
-    assert_eq!(call.slots()[1], Slot { audio: mid("r0"), video: None });
+    assert_eq!(
+        call.slots()[1],
+        Slot {
+            audio: mid("r0"),
+            video: None
+        }
+    );
 }
 
 #[test]
@@ -161,7 +207,10 @@ fn a_client_without_video_is_offered_video_on_free_payload_types() {
     call.answer(&audio.replace("BUNDLE 0 1", "BUNDLE 0")).unwrap();
     let (offer, _) = call.offer_more(1, 1).unwrap();
     let video = section(&offer, "r1");
-    assert!(video.contains("VP8/90000") && video.contains("H264/90000"), "{video}");
+    assert!(
+        video.contains("VP8/90000") && video.contains("H264/90000"),
+        "{video}"
+    );
     assert!(!video.contains("a=rtpmap:111 "), "{video}");
 }
 
@@ -171,9 +220,20 @@ fn lines_cannot_vanish_or_change_places() {
     call.answer(&in_call("1-offer")).unwrap();
     let fewer = in_call("1-offer");
     let (fewer, _) = fewer.rsplit_once("m=video").unwrap();
-    assert_eq!(call.answer(fewer).unwrap_err(), SdpError::LinesMissing { found: 3, expected: 4 });
-    let swapped = in_call("1-offer").replace("a=mid:2", "a=mid:9").replace("BUNDLE 0 1 2", "BUNDLE 0 1 9");
-    assert_eq!(call.answer(&swapped).unwrap_err(), SdpError::LineChanged { index: 2 });
+    assert_eq!(
+        call.answer(fewer).unwrap_err(),
+        SdpError::LinesMissing {
+            found: 3,
+            expected: 4
+        }
+    );
+    let swapped = in_call("1-offer")
+        .replace("a=mid:2", "a=mid:9")
+        .replace("BUNDLE 0 1 2", "BUNDLE 0 1 9");
+    assert_eq!(
+        call.answer(&swapped).unwrap_err(),
+        SdpError::LineChanged { index: 2 }
+    );
 }
 
 #[test]
@@ -181,18 +241,25 @@ fn another_certificate_or_swapped_roles_need_another_session() {
     let mut call = relay(Purpose::Call);
     let offer = in_call("1-offer");
     call.answer(&offer).unwrap();
-    let line = offer.lines().find(|line| line.starts_with("a=fingerprint")).unwrap();
+    let line = offer
+        .lines()
+        .find(|line| line.starts_with("a=fingerprint"))
+        .unwrap();
     let other = offer.replace(line, &format!("a=fingerprint:sha-256 {}", ["00"; 32].join(":")));
     assert_eq!(call.answer(&other).unwrap_err(), SdpError::FingerprintChanged);
     let passive = offer.replace("a=setup:actpass", "a=setup:passive");
     assert_eq!(call.answer(&passive).unwrap_err(), SdpError::RoleChanged);
-    call.answer(&offer.replace("a=setup:actpass", "a=setup:active")).unwrap();
+    call.answer(&offer.replace("a=setup:actpass", "a=setup:active"))
+        .unwrap();
 }
 
 #[test]
 fn ice_restarts_without_sdp_and_the_fragment_carries_the_new_credentials() {
     let mut whip = relay(Purpose::Publish);
-    assert_eq!(whip.restart_ice("abcd", &"p".repeat(22)), Err(SdpError::NotNegotiated));
+    assert_eq!(
+        whip.restart_ice("abcd", &"p".repeat(22)),
+        Err(SdpError::NotNegotiated)
+    );
     let before = whip.answer(&recorded("obs")).unwrap().transport;
     assert_eq!(whip.remote_ice(), Some(&before.remote));
     let after = whip.restart_ice("abcd", &"p".repeat(22)).unwrap();
@@ -202,6 +269,9 @@ fn ice_restarts_without_sdp_and_the_fragment_carries_the_new_credentials() {
     let fragment = Fragment::parse(&text).unwrap();
     assert_eq!(fragment.ice, Some(after.local));
     assert_eq!((fragment.candidates, fragment.end_of_candidates), (2, true));
-    assert!(text.starts_with("a=ice-lite\r\n") && text.contains("\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:0\r\n"));
+    assert!(
+        text.starts_with("a=ice-lite\r\n")
+            && text.contains("\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:0\r\n")
+    );
     assert!(whip.restart_ice("a", "b").is_err());
 }

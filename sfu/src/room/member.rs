@@ -18,11 +18,17 @@ pub(super) struct Subscription {
 impl Default for Subscription {
     /// Everything.
     fn default() -> Subscription {
-        Subscription { audio: true, video: true }
+        Subscription {
+            audio: true,
+            video: true,
+        }
     }
 }
 
-const NOTHING: Subscription = Subscription { audio: false, video: false };
+const NOTHING: Subscription = Subscription {
+    audio: false,
+    video: false,
+};
 
 /// Names that a member may have said something about. One that names more forgets the oldest.
 const SUBSCRIPTIONS_MAX: usize = MEMBERS_MAX;
@@ -114,14 +120,22 @@ impl Place {
             occupant.take_if(|occupant| !wanted.contains(occupant));
         }
         for publisher in wanted {
-            if self.slots.iter().any(|(_, occupant)| occupant == &Some(*publisher)) {
+            if self
+                .slots
+                .iter()
+                .any(|(_, occupant)| occupant == &Some(*publisher))
+            {
                 continue;
             }
             let whole = |slot: &Slot| slot.audio.is_some() && slot.video.is_some();
-            let free = self.slots.iter().enumerate().filter(|(_, (slot, occupant))| {
-                occupant.is_none() && *slot != Slot::default()
-            });
-            let best = free.min_by_key(|(index, (slot, _))| (!whole(slot), *index)).map(|(index, _)| index);
+            let free = self
+                .slots
+                .iter()
+                .enumerate()
+                .filter(|(_, (slot, occupant))| occupant.is_none() && *slot != Slot::default());
+            let best = free
+                .min_by_key(|(index, (slot, _))| (!whole(slot), *index))
+                .map(|(index, _)| index);
             match best {
                 Some(index) => self.slots[index].1 = Some(*publisher),
                 None => break,
@@ -130,7 +144,9 @@ impl Place {
     }
 
     pub(super) fn occupied(&self) -> impl Iterator<Item = (Slot, SessionId)> {
-        self.slots.iter().filter_map(|(slot, occupant)| Some((*slot, (*occupant)?)))
+        self.slots
+            .iter()
+            .filter_map(|(slot, occupant)| Some((*slot, (*occupant)?)))
     }
 
     /// Lines (audio, video) that are missing for `wanted` publishers. Only a call can be offered further lines.

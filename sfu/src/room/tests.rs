@@ -4,9 +4,18 @@ use proptest::prelude::*;
 
 use super::*;
 
-const BOTH: Published = Published { audio: true, video: true };
-const AUDIO: Published = Published { audio: true, video: false };
-const NONE: Published = Published { audio: false, video: false };
+const BOTH: Published = Published {
+    audio: true,
+    video: true,
+};
+const AUDIO: Published = Published {
+    audio: true,
+    video: false,
+};
+const NONE: Published = Published {
+    audio: false,
+    video: false,
+};
 
 fn id(number: u64) -> SessionId {
     SessionId::new(number)
@@ -14,25 +23,41 @@ fn id(number: u64) -> SessionId {
 
 fn slots(count: usize) -> Vec<Slot> {
     let mid = |letter: char, index| Mid::new(&format!("{letter}{index}"));
-    (0..count).map(|index| Slot { audio: mid('a', index), video: mid('v', index) }).collect()
+    (0..count)
+        .map(|index| Slot {
+            audio: mid('a', index),
+            video: mid('v', index),
+        })
+        .collect()
 }
 
 fn caller(number: u64, published: Published, count: usize) -> Member {
     Member {
         session: id(number),
         holder: format!("did:{number}").into(),
-        mode: Mode::Call { name: format!("n{number}").into() },
+        mode: Mode::Call {
+            name: format!("n{number}").into(),
+        },
         published,
         slots: slots(count),
     }
 }
 
 fn subscriber(number: u64, to: &str) -> Member {
-    Member { mode: Mode::Subscribe { to: to.into() }, slots: slots(1), ..caller(number, NONE, 1) }
+    Member {
+        mode: Mode::Subscribe { to: to.into() },
+        slots: slots(1),
+        ..caller(number, NONE, 1)
+    }
 }
 
 fn publisher(number: u64) -> Member {
-    Member { mode: Mode::Publish { name: format!("n{number}").into() }, ..caller(number, BOTH, 0) }
+    Member {
+        mode: Mode::Publish {
+            name: format!("n{number}").into(),
+        },
+        ..caller(number, BOTH, 0)
+    }
 }
 
 /// What the core would carry after these changes.
@@ -42,7 +67,12 @@ struct Core(BTreeMap<(SessionId, Mid), Source>);
 impl Core {
     fn apply(&mut self, changes: &[Change]) {
         for change in changes {
-            if let Change::Route { subscriber, mid, source } = change {
+            if let Change::Route {
+                subscriber,
+                mid,
+                source,
+            } = change
+            {
                 match source {
                     Some(source) => self.0.insert((*subscriber, *mid), *source),
                     None => self.0.remove(&(*subscriber, *mid)),
@@ -52,23 +82,33 @@ impl Core {
     }
 
     fn of(&self, subscriber: u64) -> Vec<(String, u64)> {
-        let own = self.0.iter().filter(|((session, _), _)| *session == id(subscriber));
-        own.map(|((_, mid), source)| (mid.to_string(), source.session.get())).collect()
+        let own = self
+            .0
+            .iter()
+            .filter(|((session, _), _)| *session == id(subscriber));
+        own.map(|((_, mid), source)| (mid.to_string(), source.session.get()))
+            .collect()
     }
 }
 
 fn needs(changes: &[Change], session: u64) -> Option<(usize, usize)> {
     changes.iter().find_map(|change| match change {
-        Change::NeedLines { subscriber, audio, video } if *subscriber == id(session) => Some((*audio, *video)),
+        Change::NeedLines {
+            subscriber,
+            audio,
+            video,
+        } if *subscriber == id(session) => Some((*audio, *video)),
         _ => None,
     })
 }
 
 fn list(changes: &[Change], session: u64) -> Option<Vec<(String, bool, bool)>> {
     changes.iter().rev().find_map(|change| match change {
-        Change::Participants { subscriber, list } if *subscriber == id(session) => {
-            Some(list.iter().map(|p| (p.name.to_string(), p.audio, p.video)).collect())
-        }
+        Change::Participants { subscriber, list } if *subscriber == id(session) => Some(
+            list.iter()
+                .map(|p| (p.name.to_string(), p.audio, p.video))
+                .collect(),
+        ),
         _ => None,
     })
 }
@@ -91,7 +131,12 @@ fn a_freed_slot_serves_the_next_and_nobody_else_moves() {
     core.apply(&room.leave(id(2)));
     assert_eq!(core.of(1), [("a1".into(), 3), ("v1".into(), 3)]);
     core.apply(&room.join(caller(4, BOTH, 3)).unwrap());
-    let expected = [("a0".into(), 4), ("a1".into(), 3), ("v0".into(), 4), ("v1".into(), 3)];
+    let expected = [
+        ("a0".into(), 4),
+        ("a1".into(), 3),
+        ("v0".into(), 4),
+        ("v1".into(), 3),
+    ];
     assert_eq!(core.of(1), expected);
 }
 
@@ -121,7 +166,10 @@ fn a_whip_publisher_and_whep_subscribers_are_never_asked_for_lines() {
     assert_eq!(room.lines_needed(id(1)), (0, 0));
     core.apply(&room.leave(id(1)));
     assert!(core.of(7).is_empty());
-    let again = Member { session: id(9), ..publisher(1) };
+    let again = Member {
+        session: id(9),
+        ..publisher(1)
+    };
     core.apply(&room.join(again).unwrap());
     assert_eq!(core.of(7), [("a0".into(), 9), ("v0".into(), 9)]);
 }
@@ -133,7 +181,10 @@ fn names_belong_to_their_holder() {
     assert_eq!(room.claim("n1", "did:1"), Claim::Replaces(id(1)));
     assert_eq!(room.claim("n1", "did:2"), Claim::Taken);
     assert_eq!(room.claim("n2", "did:2"), Claim::Free);
-    let same_name = Member { session: id(5), ..caller(1, BOTH, 1) };
+    let same_name = Member {
+        session: id(5),
+        ..caller(1, BOTH, 1)
+    };
     assert_eq!(room.join(same_name), Err(RoomError::NameTaken));
     assert_eq!(room.join(caller(1, BOTH, 1)), Err(RoomError::NameTaken));
 }
@@ -158,7 +209,10 @@ fn mutes_are_told_and_routes_stay() {
     let muted = room.set_mute(id(1), false, true);
     assert_eq!(list(&muted, 2).unwrap(), [("n1".into(), true, false)]);
     assert!(!muted.iter().any(|change| matches!(change, Change::Route { .. })));
-    assert!(room.set_mute(id(1), false, true).is_empty(), "nothing new, nothing told");
+    assert!(
+        room.set_mute(id(1), false, true).is_empty(),
+        "nothing new, nothing told"
+    );
 }
 
 #[test]
@@ -198,12 +252,35 @@ fn a_stranger_changes_nothing() {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Join { number: u64, audio: bool, video: bool, slots: usize, mode: u8, to: u64 },
+    Join {
+        number: u64,
+        audio: bool,
+        video: bool,
+        slots: usize,
+        mode: u8,
+        to: u64,
+    },
     Leave(u64),
-    Publish { number: u64, audio: bool, video: bool },
-    Slots { number: u64, more: usize },
-    Mute { number: u64, audio: bool, video: bool },
-    Subscribe { number: u64, to: u64, audio: bool, video: bool },
+    Publish {
+        number: u64,
+        audio: bool,
+        video: bool,
+    },
+    Slots {
+        number: u64,
+        more: usize,
+    },
+    Mute {
+        number: u64,
+        audio: bool,
+        video: bool,
+    },
+    Subscribe {
+        number: u64,
+        to: u64,
+        audio: bool,
+        video: bool,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {

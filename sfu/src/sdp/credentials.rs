@@ -44,7 +44,9 @@ impl Credentials {
     pub(super) fn read(attributes: &[Attribute]) -> Credentials {
         let mut credentials = Credentials::default();
         for attribute in attributes {
-            let Some(value) = attribute.value.as_deref().map(str::trim) else { continue };
+            let Some(value) = attribute.value.as_deref().map(str::trim) else {
+                continue;
+            };
             match attribute.attribute.as_str() {
                 "ice-ufrag" => credentials.ufrag = Some(value.to_owned()),
                 "ice-pwd" => credentials.pwd = Some(value.to_owned()),
@@ -62,7 +64,11 @@ impl Credentials {
     pub(super) fn or(&self, session: &Credentials) -> Credentials {
         let own_ice = self.ufrag.is_some() || self.pwd.is_some();
         let ice = if own_ice { self } else { session };
-        let prints = if self.fingerprints.is_empty() { session } else { self };
+        let prints = if self.fingerprints.is_empty() {
+            session
+        } else {
+            self
+        };
         Credentials {
             ufrag: ice.ufrag.clone(),
             pwd: ice.pwd.clone(),
@@ -120,7 +126,10 @@ pub(super) fn ice(ufrag: &str, pwd: &str) -> Result<IceCredentials, SdpError> {
     if !PWD_LENGTHS.contains(&pwd.len()) || !characters(pwd) {
         return Err(SdpError::BadIce { field: "a=ice-pwd" });
     }
-    Ok(IceCredentials { ufrag: ufrag.to_owned(), pwd: pwd.to_owned() })
+    Ok(IceCredentials {
+        ufrag: ufrag.to_owned(),
+        pwd: pwd.to_owned(),
+    })
 }
 
 fn fingerprint(text: &str) -> Result<Fingerprint, SdpError> {
@@ -148,8 +157,10 @@ mod tests {
     use super::*;
 
     fn of(lines: &[(&str, &str)]) -> Credentials {
-        let attributes: Vec<Attribute> =
-            lines.iter().map(|(name, value)| Attribute::with_value(name, value)).collect();
+        let attributes: Vec<Attribute> = lines
+            .iter()
+            .map(|(name, value)| Attribute::with_value(name, value))
+            .collect();
         Credentials::read(&attributes)
     }
 
@@ -161,11 +172,21 @@ mod tests {
     fn the_strongest_fingerprint_wins_and_sha_1_never_does() {
         let (weak, strong) = (digest("SHA-256", 32), digest("sha-512", 64));
         let both = of(&[("fingerprint", &weak), ("fingerprint", &strong)]);
-        assert_eq!(both.fingerprint().unwrap().algorithm, FingerprintAlgorithm::Sha512);
+        assert_eq!(
+            both.fingerprint().unwrap().algorithm,
+            FingerprintAlgorithm::Sha512
+        );
         let sha1 = of(&[("fingerprint", &digest("sha-1", 20))]);
-        assert_eq!(sha1.fingerprint(), Err(SdpError::WeakFingerprint(Quoted::new("sha-1"))));
+        assert_eq!(
+            sha1.fingerprint(),
+            Err(SdpError::WeakFingerprint(Quoted::new("sha-1")))
+        );
         for bad in ["sha-256", "sha-256 AB", "sha-256 +A:BC", "sha-256 \u{e9}:AB"] {
-            assert_eq!(of(&[("fingerprint", bad)]).fingerprint(), Err(SdpError::BadFingerprint), "{bad}");
+            assert_eq!(
+                of(&[("fingerprint", bad)]).fingerprint(),
+                Err(SdpError::BadFingerprint),
+                "{bad}"
+            );
         }
         assert_eq!(of(&[]).fingerprint(), Err(SdpError::MissingFingerprint));
     }
@@ -183,19 +204,32 @@ mod tests {
 
     #[test]
     fn a_lines_own_attributes_win_over_the_sessions() {
-        let session = of(&[("ice-ufrag", "sess"), ("ice-pwd", &"s".repeat(22)), ("setup", "actpass")]);
+        let session = of(&[
+            ("ice-ufrag", "sess"),
+            ("ice-pwd", &"s".repeat(22)),
+            ("setup", "actpass"),
+        ]);
         let line = of(&[("ice-ufrag", "line"), ("ice-pwd", &"l".repeat(22))]);
         assert_eq!(line.or(&session).ice().unwrap().ufrag, "line");
         assert_eq!(of(&[]).or(&session).ice().unwrap().ufrag, "sess");
         assert_eq!(line.or(&session).setup(), Ok(Setup::ActPass));
         // A ufrag of one level is never mixed with a password of another.
-        assert_eq!(of(&[("ice-ufrag", "line")]).or(&session).ice(), Err(SdpError::MissingIce));
+        assert_eq!(
+            of(&[("ice-ufrag", "line")]).or(&session).ice(),
+            Err(SdpError::MissingIce)
+        );
     }
 
     #[test]
     fn passive_clients_are_answered_active() {
-        assert_eq!(of(&[("setup", "passive")]).setup().unwrap().our_role(), DtlsRole::Active);
-        assert_eq!(of(&[("setup", "actpass")]).setup().unwrap().our_role(), DtlsRole::Passive);
+        assert_eq!(
+            of(&[("setup", "passive")]).setup().unwrap().our_role(),
+            DtlsRole::Active
+        );
+        assert_eq!(
+            of(&[("setup", "actpass")]).setup().unwrap().our_role(),
+            DtlsRole::Passive
+        );
         assert_eq!(of(&[]).setup().unwrap().our_role(), DtlsRole::Passive);
         assert!(of(&[("setup", "holdconn")]).setup().is_err());
     }

@@ -35,13 +35,15 @@ impl Direction {
     }
 
     fn read(attributes: &[Attribute]) -> Option<Direction> {
-        attributes.iter().find_map(|attribute| match attribute.attribute.as_str() {
-            "sendrecv" => Some(Direction::SendRecv),
-            "sendonly" => Some(Direction::SendOnly),
-            "recvonly" => Some(Direction::RecvOnly),
-            "inactive" => Some(Direction::Inactive),
-            _ => None,
-        })
+        attributes
+            .iter()
+            .find_map(|attribute| match attribute.attribute.as_str() {
+                "sendrecv" => Some(Direction::SendRecv),
+                "sendonly" => Some(Direction::SendOnly),
+                "recvonly" => Some(Direction::RecvOnly),
+                "inactive" => Some(Direction::Inactive),
+                _ => None,
+            })
     }
 }
 
@@ -90,7 +92,11 @@ impl Description {
         if session.medias.is_empty() {
             return Err(SdpError::NoMedia);
         }
-        if session.attributes.iter().any(|attribute| attribute.attribute == "ice-lite") {
+        if session
+            .attributes
+            .iter()
+            .any(|attribute| attribute.attribute == "ice-lite")
+        {
             return Err(SdpError::IceLite);
         }
         let mixed = |attributes: &[Attribute]| attributes.iter().any(|a| a.attribute == "extmap-allow-mixed");
@@ -124,7 +130,10 @@ impl Description {
             let section = self.sections.iter().find(|section| section.mid == Some(*mid))?;
             (!section.disabled).then_some(section)
         });
-        let tagged = members.into_iter().next().map(|section| section.credentials.or(&self.credentials));
+        let tagged = members
+            .into_iter()
+            .next()
+            .map(|section| section.credentials.or(&self.credentials));
         tagged.ok_or(SdpError::NoBundle)
     }
 }
@@ -137,7 +146,10 @@ impl Section {
         mixed: bool,
     ) -> Result<Section, SdpError> {
         let value = |name: &str| {
-            let found = media.attributes.iter().find(|attribute| attribute.attribute == name);
+            let found = media
+                .attributes
+                .iter()
+                .find(|attribute| attribute.attribute == name);
             found.map(|attribute| attribute.value.as_deref().unwrap_or("").trim())
         };
         let flag = |name: &str| value(name).is_some();
@@ -148,7 +160,11 @@ impl Section {
         };
         let secure = matches!(
             media.proto.as_str(),
-            "UDP/TLS/RTP/SAVPF" | "UDP/TLS/RTP/SAVP" | "TCP/DTLS/RTP/SAVPF" | "TCP/DTLS/RTP/SAVP" | "RTP/SAVPF"
+            "UDP/TLS/RTP/SAVPF"
+                | "UDP/TLS/RTP/SAVP"
+                | "TCP/DTLS/RTP/SAVPF"
+                | "TCP/DTLS/RTP/SAVP"
+                | "RTP/SAVPF"
         );
         let disabled = media.port == 0 && !flag("bundle-only");
         let mid = match value("mid") {
@@ -158,7 +174,12 @@ impl Section {
         let mut section = Section {
             media: word(&media.media).ok_or(SdpError::BadLine { index })?,
             protocol: word(&media.proto).ok_or(SdpError::BadLine { index })?,
-            format: media.fmt.split_ascii_whitespace().next().and_then(word).unwrap_or_else(|| "0".into()),
+            format: media
+                .fmt
+                .split_ascii_whitespace()
+                .next()
+                .and_then(word)
+                .unwrap_or_else(|| "0".into()),
             kind,
             secure,
             disabled,
@@ -179,7 +200,10 @@ impl Section {
             let mid = mid.ok_or(SdpError::MissingMid { index })?;
             section.payloads = payload::read(mid, kind, &media.fmt, &media.attributes)?;
             section.sources = sources(mid, &media.attributes)?;
-            let extmaps = media.attributes.iter().filter(|attribute| attribute.attribute == "extmap");
+            let extmaps = media
+                .attributes
+                .iter()
+                .filter(|attribute| attribute.attribute == "extmap");
             section.extensions = extmaps
                 .filter_map(|attribute| extension::parse(attribute.value.as_deref()?, mixed))
                 .take(EXTENSIONS_MAX)
@@ -194,7 +218,9 @@ fn sources(mid: Mid, attributes: &[Attribute]) -> Result<Vec<SourceSsrc>, SdpErr
     let malformed = |attribute| SdpError::BadAttribute { mid, attribute };
     let mut sources: Vec<SourceSsrc> = Vec::new();
     let values = |name: &'static str| {
-        let named = attributes.iter().filter(move |attribute| attribute.attribute == name);
+        let named = attributes
+            .iter()
+            .filter(move |attribute| attribute.attribute == name);
         named.map(|attribute| attribute.value.as_deref().unwrap_or("").trim())
     };
     for value in values("ssrc-group") {
@@ -212,7 +238,9 @@ fn sources(mid: Mid, attributes: &[Attribute]) -> Result<Vec<SourceSsrc>, SdpErr
     for value in values("ssrc") {
         let word = value.split_ascii_whitespace().next().unwrap_or("");
         let ssrc: u32 = word.parse().map_err(|_| malformed("ssrc"))?;
-        let known = sources.iter().any(|source| source.ssrc == ssrc || source.rtx == Some(ssrc));
+        let known = sources
+            .iter()
+            .any(|source| source.ssrc == ssrc || source.rtx == Some(ssrc));
         if !known && sources.len() < SOURCES_MAX {
             sources.push(SourceSsrc { ssrc, rtx: None });
         }
@@ -223,8 +251,12 @@ fn sources(mid: Mid, attributes: &[Attribute]) -> Result<Vec<SourceSsrc>, SdpErr
 /// The first BUNDLE group. A MID in it without an m-line is passed over, as FFmpeg names both of its m-lines even
 /// when it has only one, unless the text also ends in the middle of a line.
 fn bundle(text: &str, session: &Session, sections: &[Section]) -> Result<Vec<Mid>, SdpError> {
-    let groups = session.attributes.iter().filter(|attribute| attribute.attribute == "group");
-    let mut members = groups.filter_map(|attribute| attribute.value.as_deref()?.trim().strip_prefix("BUNDLE"));
+    let groups = session
+        .attributes
+        .iter()
+        .filter(|attribute| attribute.attribute == "group");
+    let mut members =
+        groups.filter_map(|attribute| attribute.value.as_deref()?.trim().strip_prefix("BUNDLE"));
     let members = members.next().ok_or(SdpError::NoBundle)?;
     let mut bundle = Vec::new();
     for member in members.split_ascii_whitespace() {
@@ -240,7 +272,8 @@ fn bundle(text: &str, session: &Session, sections: &[Section]) -> Result<Vec<Mid
 }
 
 fn word(text: &str) -> Option<String> {
-    let token = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'-' | b'_' | b'.' | b'+' | b'*');
+    let token =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'-' | b'_' | b'.' | b'+' | b'*');
     (!text.is_empty() && text.len() <= WORD_LENGTH_MAX && text.bytes().all(token)).then(|| text.to_owned())
 }
 

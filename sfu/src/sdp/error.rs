@@ -15,7 +15,8 @@ pub struct Quoted(String);
 
 impl Quoted {
     pub(super) fn new(text: &str) -> Quoted {
-        let harmless = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ':' | '/' | '+' | ' ');
+        let harmless =
+            |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ':' | '/' | '+' | ' ');
         Quoted(
             text.chars()
                 .take(QUOTE_LENGTH_MAX)
@@ -53,13 +54,17 @@ pub enum SdpError {
         field: &'static str,
     },
     /// The media type or protocol of an m-line is no token.
-    #[error("m-line {index} has an unusable media type or protocol: write it as m=video 9 UDP/TLS/RTP/SAVPF 96")]
+    #[error(
+        "m-line {index} has an unusable media type or protocol: write it as m=video 9 UDP/TLS/RTP/SAVPF 96"
+    )]
     BadLine {
         /// Counted from 0.
         index: usize,
     },
     /// The text ends too early.
-    #[error("the SDP was cut short: its BUNDLE names {0}, which has no m-line, and the last line has no line break; send it whole")]
+    #[error(
+        "the SDP was cut short: its BUNDLE names {0}, which has no m-line, and the last line has no line break; send it whole"
+    )]
     CutShort(Quoted),
     /// No `m=`.
     #[error("the SDP has no m-line: offer at least one m=audio or m=video")]
@@ -89,7 +94,9 @@ pub enum SdpError {
     #[error("a=ice-ufrag or a=ice-pwd is missing: the client's ICE credentials are needed")]
     MissingIce,
     /// ICE credentials that RFC 8839 does not allow.
-    #[error("{field} is not usable: RFC 8839 wants a ufrag of 4 to 256 and a password of 22 to 256 letters, digits, + and /")]
+    #[error(
+        "{field} is not usable: RFC 8839 wants a ufrag of 4 to 256 and a password of 22 to 256 letters, digits, + and /"
+    )]
     BadIce {
         /// Which attribute.
         field: &'static str,
@@ -98,13 +105,17 @@ pub enum SdpError {
     #[error("a=ice-lite: this relay is ICE-lite itself, so the client must do full ICE; remove a=ice-lite")]
     IceLite,
     /// No DTLS fingerprint.
-    #[error("a=fingerprint is missing: media is encrypted with DTLS-SRTP only; offer UDP/TLS/RTP/SAVPF with a fingerprint")]
+    #[error(
+        "a=fingerprint is missing: media is encrypted with DTLS-SRTP only; offer UDP/TLS/RTP/SAVPF with a fingerprint"
+    )]
     MissingFingerprint,
     /// Only hashes that are broken or unknown.
     #[error("a=fingerprint uses {0}: use sha-256, sha-384 or sha-512")]
     WeakFingerprint(Quoted),
     /// Not a digest of the named hash.
-    #[error("a=fingerprint is malformed: it is the hash's name and its bytes in hexadecimal with colons between")]
+    #[error(
+        "a=fingerprint is malformed: it is the hash's name and its bytes in hexadecimal with colons between"
+    )]
     BadFingerprint,
     /// Another certificate in a later description.
     #[error("a=fingerprint changed within the session: start a new session for a new certificate")]
@@ -135,13 +146,17 @@ pub enum SdpError {
     #[error("no m-line of the offer can be served ({0}): offer Opus audio, or VP8, H.264, VP9 or AV1 video")]
     NothingUsable(String),
     /// A WHIP offer that sends nothing.
-    #[error("the offer sends nothing: a publisher offers a=sendonly (or a=sendrecv) m-lines; to receive, use WHEP")]
+    #[error(
+        "the offer sends nothing: a publisher offers a=sendonly (or a=sendrecv) m-lines; to receive, use WHEP"
+    )]
     NothingSent,
     /// A WHEP offer that receives nothing.
     #[error("the offer receives nothing: a subscriber offers a=recvonly m-lines; to publish, use WHIP")]
     NothingReceived,
     /// A later description lacks m-lines.
-    #[error("the description has {found} m-lines where the session has {expected}: m-lines are never removed, only disabled with port 0")]
+    #[error(
+        "the description has {found} m-lines where the session has {expected}: m-lines are never removed, only disabled with port 0"
+    )]
     LinesMissing {
         /// How many it has.
         found: usize,
@@ -149,7 +164,9 @@ pub enum SdpError {
         expected: usize,
     },
     /// A later description changed what an m-line is.
-    #[error("m-line {index} changed its a=mid or its media type: keep the order of the m-lines (RFC 8829 section 5.2.2)")]
+    #[error(
+        "m-line {index} changed its a=mid or its media type: keep the order of the m-lines (RFC 8829 section 5.2.2)"
+    )]
     LineChanged {
         /// Counted from 0.
         index: usize,

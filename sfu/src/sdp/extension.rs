@@ -21,23 +21,37 @@ pub(super) enum Extension {
 const KNOWN: [(Extension, &str); 6] = [
     (Extension::Mid, "urn:ietf:params:rtp-hdrext:sdes:mid"),
     (Extension::Rid, "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id"),
-    (Extension::RepairedRid, "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id"),
-    (Extension::AbsSendTime, "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time"),
+    (
+        Extension::RepairedRid,
+        "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id",
+    ),
+    (
+        Extension::AbsSendTime,
+        "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time",
+    ),
     (
         Extension::TransportWideCc,
         "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01",
     ),
-    (Extension::AudioLevel, "urn:ietf:params:rtp-hdrext:ssrc-audio-level"),
+    (
+        Extension::AudioLevel,
+        "urn:ietf:params:rtp-hdrext:ssrc-audio-level",
+    ),
 ];
 
 impl Extension {
     fn from_uri(uri: &str) -> Option<Extension> {
-        KNOWN.iter().find(|(_, known)| *known == uri).map(|(extension, _)| *extension)
+        KNOWN
+            .iter()
+            .find(|(_, known)| *known == uri)
+            .map(|(extension, _)| *extension)
     }
 
     pub(super) fn uri(self) -> &'static str {
         let known = KNOWN.iter().find(|(extension, _)| *extension == self);
-        known.map(|(_, uri)| *uri).expect("every extension has its URI in KNOWN")
+        known
+            .map(|(_, uri)| *uri)
+            .expect("every extension has its URI in KNOWN")
     }
 
     /// Whether an answer agrees to it on a line of that kind. Video orientation and the dependency descriptor are
@@ -97,7 +111,10 @@ mod tests {
     fn unknown_uris_and_reserved_ids_are_of_no_use() {
         let mid = "urn:ietf:params:rtp-hdrext:sdes:mid";
         assert_eq!(parse(&format!("4 {mid}"), false), Some((4, Extension::Mid)));
-        assert_eq!(parse(&format!("4/sendonly {mid}"), false), Some((4, Extension::Mid)));
+        assert_eq!(
+            parse(&format!("4/sendonly {mid}"), false),
+            Some((4, Extension::Mid))
+        );
         assert_eq!(parse(&format!("15 {mid}"), true), None);
         assert_eq!(parse(&format!("0 {mid}"), true), None);
         assert_eq!(parse(&format!("17 {mid}"), false), None);

@@ -24,13 +24,20 @@ impl Fragment {
             return Err(SdpError::FragmentTooLarge);
         }
         let (mut ufrag, mut pwd) = (None, None);
-        let mut fragment = Fragment { ice: None, candidates: 0, end_of_candidates: false };
+        let mut fragment = Fragment {
+            ice: None,
+            candidates: 0,
+            end_of_candidates: false,
+        };
         for (index, line) in text.lines().enumerate() {
             let line = line.trim_end();
             if line.is_empty() {
                 continue;
             }
-            let syntax = SdpError::Syntax { line: index + 1, field: "not an a= or m= line of an SDP fragment" };
+            let syntax = SdpError::Syntax {
+                line: index + 1,
+                field: "not an a= or m= line of an SDP fragment",
+            };
             let Some(attribute) = line.strip_prefix("a=") else {
                 if line.starts_with("m=") {
                     continue;
@@ -55,7 +62,11 @@ impl Fragment {
 }
 
 /// One transport has one pair of credentials, however many m-lines repeat them.
-fn first_or_same<'a>(known: &mut Option<&'a str>, value: &'a str, field: &'static str) -> Result<(), SdpError> {
+fn first_or_same<'a>(
+    known: &mut Option<&'a str>,
+    value: &'a str,
+    field: &'static str,
+) -> Result<(), SdpError> {
     let value = value.trim();
     if *known.get_or_insert(value) == value {
         return Ok(());
@@ -80,9 +91,18 @@ mod tests {
     #[test]
     fn half_credentials_and_other_lines_are_refused() {
         assert_eq!(Fragment::parse("a=ice-ufrag:abcd\r\n"), Err(SdpError::MissingIce));
-        assert!(matches!(Fragment::parse("hello"), Err(SdpError::Syntax { line: 1, .. })));
-        assert_eq!(Fragment::parse(&"a".repeat(FRAGMENT_LENGTH_MAX + 1)), Err(SdpError::FragmentTooLarge));
+        assert!(matches!(
+            Fragment::parse("hello"),
+            Err(SdpError::Syntax { line: 1, .. })
+        ));
+        assert_eq!(
+            Fragment::parse(&"a".repeat(FRAGMENT_LENGTH_MAX + 1)),
+            Err(SdpError::FragmentTooLarge)
+        );
         let two = "a=ice-ufrag:abcd\r\na=ice-ufrag:efgh\r\n";
-        assert_eq!(Fragment::parse(two), Err(SdpError::BadIce { field: "a=ice-ufrag" }));
+        assert_eq!(
+            Fragment::parse(two),
+            Err(SdpError::BadIce { field: "a=ice-ufrag" })
+        );
     }
 }

@@ -44,7 +44,10 @@ impl fmt::Display for Note {
             }
             Note::SecondStream { kind } => {
                 let kind = kind.as_str();
-                write!(f, "second {kind} left inactive: a publisher sends one {kind} stream")
+                write!(
+                    f,
+                    "second {kind} left inactive: a publisher sends one {kind} stream"
+                )
             }
             Note::MediaRefused(media) => write!(f, "{media} refused: this relay carries audio and video"),
             Note::ProtocolRefused(protocol) => write!(f, "{protocol} refused: offer UDP/TLS/RTP/SAVPF"),
@@ -52,7 +55,11 @@ impl fmt::Display for Note {
                 write!(f, "{} refused: its a=mid is not in a=group:BUNDLE", kind.as_str())
             }
             Note::Direction { kind } => {
-                write!(f, "{} left inactive: nothing can flow that way on this session", kind.as_str())
+                write!(
+                    f,
+                    "{} left inactive: nothing can flow that way on this session",
+                    kind.as_str()
+                )
             }
         }
     }

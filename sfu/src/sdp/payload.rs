@@ -22,7 +22,12 @@ const PARAMETER_LENGTH_MAX: usize = 32;
 
 /// The payloads of an m-line that the relay can carry, in the order of the m-line. Errs on a dynamic payload type
 /// that has no `a=rtpmap`: that is what an SDP cut in the middle looks like.
-pub(super) fn read(mid: Mid, kind: Kind, formats: &str, attributes: &[Attribute]) -> Result<Vec<Payload>, SdpError> {
+pub(super) fn read(
+    mid: Mid,
+    kind: Kind,
+    formats: &str,
+    attributes: &[Attribute],
+) -> Result<Vec<Payload>, SdpError> {
     let listed: Vec<u8> = formats
         .split_ascii_whitespace()
         .take(FORMATS_MAX)
@@ -33,7 +38,11 @@ pub(super) fn read(mid: Mid, kind: Kind, formats: &str, attributes: &[Attribute]
     let mut parameters: BTreeMap<u8, &str> = BTreeMap::new();
     let mut feedback: Vec<(Option<u8>, &str)> = Vec::new();
     for attribute in attributes {
-        let Some((target, value)) = attribute.value.as_deref().and_then(|value| value.trim().split_once(' ')) else {
+        let Some((target, value)) = attribute
+            .value
+            .as_deref()
+            .and_then(|value| value.trim().split_once(' '))
+        else {
             continue;
         };
         let pt = target.parse::<u8>().ok();
@@ -41,7 +50,12 @@ pub(super) fn read(mid: Mid, kind: Kind, formats: &str, attributes: &[Attribute]
             ("rtpmap", Some(pt)) => {
                 maps.entry(pt).or_insert(value.trim());
             }
-            ("rtpmap", None) => return Err(SdpError::BadAttribute { mid, attribute: "rtpmap" }),
+            ("rtpmap", None) => {
+                return Err(SdpError::BadAttribute {
+                    mid,
+                    attribute: "rtpmap",
+                });
+            }
             ("fmtp", Some(pt)) => {
                 parameters.entry(pt).or_insert(value.trim());
             }
@@ -51,28 +65,37 @@ pub(super) fn read(mid: Mid, kind: Kind, formats: &str, attributes: &[Attribute]
             _ => {}
         }
     }
-    if let Some(pt) = listed.iter().copied().find(|pt| *pt > STATIC_MAX && !maps.contains_key(pt)) {
+    if let Some(pt) = listed
+        .iter()
+        .copied()
+        .find(|pt| *pt > STATIC_MAX && !maps.contains_key(pt))
+    {
         return Err(SdpError::MissingRtpmap { mid, pt });
     }
 
     let repairs = repairs(&listed, &maps, &parameters);
     let mut payloads: Vec<Payload> = Vec::new();
     for pt in listed {
-        let Some((codec, clock_rate)) = maps.get(&pt).and_then(|map| codec(map, kind)) else { continue };
+        let Some((codec, clock_rate)) = maps.get(&pt).and_then(|map| codec(map, kind)) else {
+            continue;
+        };
         let seen = payloads.iter().any(|payload| payload.pt == pt);
         if seen || RTCP_COLLISIONS.contains(&pt) {
             continue;
         }
         let agreed = |wanted: &str| {
-            feedback
-                .iter()
-                .any(|(target, value)| target.is_none_or(|target| target == pt) && value.eq_ignore_ascii_case(wanted))
+            feedback.iter().any(|(target, value)| {
+                target.is_none_or(|target| target == pt) && value.eq_ignore_ascii_case(wanted)
+            })
         };
         payloads.push(Payload {
             pt,
             codec,
             clock_rate,
-            rtx: repairs.get(&pt).copied().filter(|rtx| !RTCP_COLLISIONS.contains(rtx)),
+            rtx: repairs
+                .get(&pt)
+                .copied()
+                .filter(|rtx| !RTCP_COLLISIONS.contains(rtx)),
             nack: agreed("nack"),
             pli: agreed("nack pli"),
             fir: agreed("ccm fir"),
@@ -123,25 +146,38 @@ fn parameter<'a>(text: &'a str, name: &str) -> Option<&'a str> {
         let harmless = |value: &&str| {
             value.len() <= PARAMETER_LENGTH_MAX && value.bytes().all(|byte| byte.is_ascii_alphanumeric())
         };
-        key.trim().eq_ignore_ascii_case(name).then(|| value.trim()).filter(harmless)
+        key.trim()
+            .eq_ignore_ascii_case(name)
+            .then(|| value.trim())
+            .filter(harmless)
     })
 }
 
 /// The `a=fmtp` that both sides live by: of what was offered, the parameters that name the format.
 fn agreed_parameters(codec: Codec, offered: &str) -> String {
     let keep = |names: &[&str]| {
-        let pairs = names.iter().filter_map(|name| Some(format!("{name}={}", parameter(offered, name)?)));
+        let pairs = names
+            .iter()
+            .filter_map(|name| Some(format!("{name}={}", parameter(offered, name)?)));
         pairs.collect::<Vec<_>>().join(";")
     };
     match codec {
         Codec::Opus => {
             let wants = |name: &str| parameter(offered, name) == Some("1");
             // What the relay asks a publisher for is what its subscribers would: FEC, and stereo if there is any.
-            let stereo = if wants("stereo") || wants("sprop-stereo") { ";stereo=1" } else { "" };
+            let stereo = if wants("stereo") || wants("sprop-stereo") {
+                ";stereo=1"
+            } else {
+                ""
+            };
             let dtx = if wants("usedtx") { ";usedtx=1" } else { "" };
             format!("minptime=10;useinbandfec=1{stereo}{dtx}")
         }
-        Codec::H264 => keep(&["level-asymmetry-allowed", "packetization-mode", "profile-level-id"]),
+        Codec::H264 => keep(&[
+            "level-asymmetry-allowed",
+            "packetization-mode",
+            "profile-level-id",
+        ]),
         Codec::Vp9 => keep(&["profile-id"]),
         Codec::Av1 => keep(&["level-idx", "profile", "tier"]),
         Codec::Vp8 => String::new(),
@@ -161,7 +197,12 @@ pub(super) fn choose(kind: Kind, offered: &[Payload], video: &VideoCodecs) -> Op
         return best_of(Codec::Opus);
     }
     let preferred = video.preferred.iter().find_map(|codec| best_of(*codec));
-    preferred.or_else(|| offered.first().filter(|_| video.others).and_then(|first| best_of(first.codec)))
+    preferred.or_else(|| {
+        offered
+            .first()
+            .filter(|_| video.others)
+            .and_then(|first| best_of(first.codec))
+    })
 }
 
 /// H.264 of any profile in packetization mode 1, and profile 0 of VP9 and AV1.
@@ -190,7 +231,11 @@ fn rarity(payload: &Payload) -> u8 {
 /// Of what a client decodes, what the relay offers it on a line of its own. Rare variants are left out: sixteen
 /// slots of everything that Chromium knows do not fit into one description.
 pub(super) fn worth_offering(decodes: &[Payload]) -> Vec<Payload> {
-    decodes.iter().filter(|payload| rarity(payload) <= RARITY_OFFERED_MAX).cloned().collect()
+    decodes
+        .iter()
+        .filter(|payload| rarity(payload) <= RARITY_OFFERED_MAX)
+        .cloned()
+        .collect()
 }
 
 /// What the relay offers a client that never told what it decodes: Opus, VP8 and H.264 on payload types that
@@ -223,7 +268,9 @@ pub(super) fn defaults(kind: Kind, taken: impl Fn(u8) -> bool) -> Vec<Payload> {
 /// What of our offered payloads an answer left standing.
 pub(super) fn intersect(ours: &[Payload], theirs: &[Payload]) -> Vec<Payload> {
     let both = ours.iter().filter_map(|our| {
-        let their = theirs.iter().find(|their| their.pt == our.pt && their.codec == our.codec)?;
+        let their = theirs
+            .iter()
+            .find(|their| their.pt == our.pt && their.codec == our.codec)?;
         Some(Payload {
             rtx: our.rtx.filter(|rtx| their.rtx == Some(*rtx)),
             nack: our.nack && their.nack,
@@ -242,8 +289,10 @@ mod tests {
     use super::*;
 
     fn line(formats: &str, attributes: &[(&str, &str)]) -> Result<Vec<Payload>, SdpError> {
-        let attributes: Vec<Attribute> =
-            attributes.iter().map(|(name, value)| Attribute::with_value(name, value)).collect();
+        let attributes: Vec<Attribute> = attributes
+            .iter()
+            .map(|(name, value)| Attribute::with_value(name, value))
+            .collect();
         read(Mid::new("v").unwrap(), Kind::Video, formats, &attributes)
     }
 
@@ -270,13 +319,26 @@ mod tests {
     #[test]
     fn a_payload_type_without_its_rtpmap_means_a_cut_sdp() {
         let error = line("96 97", &[("rtpmap", "96 VP8/90000")]).unwrap_err();
-        assert_eq!(error, SdpError::MissingRtpmap { mid: Mid::new("v").unwrap(), pt: 97 });
+        assert_eq!(
+            error,
+            SdpError::MissingRtpmap {
+                mid: Mid::new("v").unwrap(),
+                pt: 97
+            }
+        );
     }
 
     #[test]
     fn payload_types_that_look_like_rtcp_are_passed_over() {
-        let payloads = line("72 100", &[("rtpmap", "72 VP8/90000"), ("rtpmap", "100 VP8/90000")]).unwrap();
-        assert_eq!(payloads.iter().map(|payload| payload.pt).collect::<Vec<_>>(), [100]);
+        let payloads = line(
+            "72 100",
+            &[("rtpmap", "72 VP8/90000"), ("rtpmap", "100 VP8/90000")],
+        )
+        .unwrap();
+        assert_eq!(
+            payloads.iter().map(|payload| payload.pt).collect::<Vec<_>>(),
+            [100]
+        );
     }
 
     #[test]
@@ -289,22 +351,35 @@ mod tests {
                 ("rtpmap", "101 H264/90000"),
                 ("fmtp", "101 packetization-mode=1;profile-level-id=640c1f"),
                 ("rtpmap", "102 H264/90000"),
-                ("fmtp", "102 packetization-mode=1; profile-level-id=42E01F; sprop-parameter-sets=<b>"),
+                (
+                    "fmtp",
+                    "102 packetization-mode=1; profile-level-id=42E01F; sprop-parameter-sets=<b>",
+                ),
             ],
         )
         .unwrap();
-        let only_h264 = VideoCodecs { preferred: vec![Codec::Vp8, Codec::H264], others: false };
+        let only_h264 = VideoCodecs {
+            preferred: vec![Codec::Vp8, Codec::H264],
+            others: false,
+        };
         let chosen = choose(Kind::Video, &payloads, &only_h264).unwrap();
         assert_eq!(chosen.pt, 102);
         assert_eq!(chosen.fmtp, "packetization-mode=1;profile-level-id=42E01F");
-        let only_vp8 = VideoCodecs { preferred: vec![Codec::Vp8], others: false };
+        let only_vp8 = VideoCodecs {
+            preferred: vec![Codec::Vp8],
+            others: false,
+        };
         assert_eq!(choose(Kind::Video, &payloads, &only_vp8), None);
     }
 
     #[test]
     fn defaults_take_free_payload_types_only() {
         let payloads = defaults(Kind::Video, |pt| (96..=126).contains(&pt));
-        let used: Vec<u8> = payloads.iter().flat_map(|p| [Some(p.pt), p.rtx]).flatten().collect();
+        let used: Vec<u8> = payloads
+            .iter()
+            .flat_map(|p| [Some(p.pt), p.rtx])
+            .flatten()
+            .collect();
         assert_eq!(used, [127, 35, 36, 37]);
         assert!(defaults(Kind::Video, |_| true).is_empty());
     }

@@ -17,7 +17,13 @@ pub(super) enum Form {
 }
 
 pub(super) fn description(local: &LocalParameters, state: &State, form: Form) -> String {
-    let mut origin = Origin::new(state.session_number, state.version, NetType::In, AddrType::Ip4, "0.0.0.0");
+    let mut origin = Origin::new(
+        state.session_number,
+        state.version,
+        NetType::In,
+        AddrType::Ip4,
+        "0.0.0.0",
+    );
     origin.username = Some("-".into());
     let mut session = Session::new(origin, "-");
     session.times.push(Time::new(0, 0));
@@ -34,11 +40,19 @@ pub(super) fn description(local: &LocalParameters, state: &State, form: Form) ->
         session.medias.push(section(local, state, line, tagged, form));
     }
     let mut text = Vec::new();
-    session.write(&mut text).expect("writing into memory does not fail");
+    session
+        .write(&mut text)
+        .expect("writing into memory does not fail");
     String::from_utf8(text).expect("every part was a string")
 }
 
-fn section(local: &LocalParameters, state: &State, line: &Line, tagged: bool, form: Form) -> sdp_types::Media {
+fn section(
+    local: &LocalParameters,
+    state: &State,
+    line: &Line,
+    tagged: bool,
+    form: Form,
+) -> sdp_types::Media {
     let rejected = line.flow == Flow::Rejected;
     let default = local.candidates.first().filter(|_| !rejected);
     let mut media = sdp_types::Media {
@@ -50,7 +64,11 @@ fn section(local: &LocalParameters, state: &State, line: &Line, tagged: bool, fo
         },
         num_ports: None,
         proto: line.protocol.clone(),
-        fmt: if rejected { line.format.clone() } else { formats(&line.payloads) },
+        fmt: if rejected {
+            line.format.clone()
+        } else {
+            formats(&line.payloads)
+        },
         media_title: None,
         connections: vec![connection(default)],
         bandwidths: Vec::new(),
@@ -114,15 +132,25 @@ fn section(local: &LocalParameters, state: &State, line: &Line, tagged: bool, fo
 }
 
 fn formats(payloads: &[Payload]) -> String {
-    let all = payloads.iter().flat_map(|payload| [Some(payload.pt), payload.rtx]).flatten();
+    let all = payloads
+        .iter()
+        .flat_map(|payload| [Some(payload.pt), payload.rtx])
+        .flatten();
     all.map(|pt| pt.to_string()).collect::<Vec<_>>().join(" ")
 }
 
 fn describe_payload(payload: &Payload, attributes: &mut Vec<Attribute>) {
     let pt = payload.pt;
     let mut add = |name: &str, value: String| attributes.push(Attribute::with_value(name, value));
-    let channels = if payload.codec.kind() == Kind::Audio { "/2" } else { "" };
-    add("rtpmap", format!("{pt} {}/{}{channels}", payload.codec.as_str(), payload.clock_rate));
+    let channels = if payload.codec.kind() == Kind::Audio {
+        "/2"
+    } else {
+        ""
+    };
+    add(
+        "rtpmap",
+        format!("{pt} {}/{}{channels}", payload.codec.as_str(), payload.clock_rate),
+    );
     for (agreed, feedback) in [
         (payload.remb, "goog-remb"),
         (payload.transport_cc, "transport-cc"),
@@ -156,7 +184,12 @@ fn candidates(addresses: &[SocketAddr]) -> impl Iterator<Item = String> {
     addresses.iter().enumerate().map(|(index, address)| {
         let local_preference = 65_535_u32.saturating_sub(index as u32);
         let priority = (126 << 24) | (local_preference << 8) | 255;
-        format!("{} 1 udp {priority} {} {} typ host", index + 1, address.ip(), address.port())
+        format!(
+            "{} 1 udp {priority} {} {} typ host",
+            index + 1,
+            address.ip(),
+            address.port()
+        )
     })
 }
 
@@ -166,12 +199,18 @@ pub(super) fn fragment(local: &LocalParameters, state: &State) -> String {
     let bundle = state.bundle();
     let members: String = bundle.iter().map(|mid| format!(" {mid}")).collect();
     let mut text = format!("a=ice-lite\r\na=ice-options:ice2 trickle\r\na=group:BUNDLE{members}\r\n");
-    let tagged = state.lines.iter().find(|line| line.mid.is_some() && line.mid == bundle.first().copied());
+    let tagged = state
+        .lines
+        .iter()
+        .find(|line| line.mid.is_some() && line.mid == bundle.first().copied());
     if let Some((line, mid)) = tagged.and_then(|line| Some((line, line.mid?))) {
         let format = formats(&line.payloads);
         text += &format!("m={} 9 {} {format}\r\na=mid:{mid}\r\n", line.media, line.protocol);
     }
-    text += &format!("a=ice-ufrag:{}\r\na=ice-pwd:{}\r\n", state.ice.ufrag, state.ice.pwd);
+    text += &format!(
+        "a=ice-ufrag:{}\r\na=ice-pwd:{}\r\n",
+        state.ice.ufrag, state.ice.pwd
+    );
     for candidate in candidates(&local.candidates) {
         text += &format!("a=candidate:{candidate}\r\n");
     }

@@ -13,8 +13,14 @@ pub(crate) fn local(purpose: Purpose) -> LocalParameters {
     LocalParameters {
         purpose,
         ice: IceCredentials::generate(3, &mut StdRng::seed_from_u64(1)),
-        fingerprint: Fingerprint { algorithm: FingerprintAlgorithm::Sha256, value: vec![0xab; 32] },
-        candidates: vec!["192.0.2.1:5004".parse().unwrap(), "[2001:db8::1]:5004".parse().unwrap()],
+        fingerprint: Fingerprint {
+            algorithm: FingerprintAlgorithm::Sha256,
+            value: vec![0xab; 32],
+        },
+        candidates: vec![
+            "192.0.2.1:5004".parse().unwrap(),
+            "[2001:db8::1]:5004".parse().unwrap(),
+        ],
         video_codecs: VideoCodecs::default(),
     }
 }
@@ -25,7 +31,9 @@ pub(crate) fn relay(purpose: Purpose) -> Negotiation {
 
 /// A recorded offer or answer.
 pub(crate) fn recorded(name: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/offers").join(format!("{name}.sdp"));
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/offers")
+        .join(format!("{name}.sdp"));
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
@@ -37,6 +45,11 @@ pub(crate) fn answer(purpose: Purpose, offer: &str) -> Result<Answer, SdpError> 
 pub(crate) fn section(sdp: &str, mid: &str) -> String {
     let sections = sdp.split("\r\nm=").skip(1);
     let wanted = format!("\r\na=mid:{mid}\r\n");
-    let found = sections.into_iter().find(|section| format!("{section}\r\n").contains(&wanted));
-    format!("m={}\r\n", found.unwrap_or_else(|| panic!("no mid {mid} in {sdp}")))
+    let found = sections
+        .into_iter()
+        .find(|section| format!("{section}\r\n").contains(&wanted));
+    format!(
+        "m={}\r\n",
+        found.unwrap_or_else(|| panic!("no mid {mid} in {sdp}"))
+    )
 }
