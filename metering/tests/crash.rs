@@ -392,6 +392,31 @@ proptest! {
     }
 }
 
+#[test]
+fn a_full_disk_refuses_the_commit_and_the_books_go_on_when_there_is_space() {
+    let disk = Disk::default();
+    let mut books = Ledger::open_on(disk.clone(), 0).unwrap().0;
+    let credit = |jti| Deed::Credit {
+        account: 0,
+        jti,
+        msat: 100,
+        refundable: true,
+    };
+    run(&mut books, &mut Meters::default(), &[credit(1)], 1).unwrap();
+    disk.fail_after(0);
+    assert!(run(&mut books, &mut Meters::default(), &[credit(2)], 2).is_err());
+    assert!(
+        run(&mut books, &mut Meters::default(), &[credit(2)], 3).is_err(),
+        "and does not pretend afterwards"
+    );
+    drop(books);
+    disk.0.lock().unwrap().operations_left = None;
+    let mut books = Ledger::open_on(disk, 4).unwrap().0;
+    assert_eq!(books.verify().unwrap().totals.issued, Msat::new(100));
+    run(&mut books, &mut Meters::default(), &[credit(2)], 5).unwrap();
+    assert_eq!(books.verify().unwrap().totals.issued, Msat::new(200));
+}
+
 /// The child of the test below: credits vouchers of 1 msat each and says so, until it is killed.
 fn keep_crediting(path: &std::path::Path) -> ! {
     let (mut books, _) = Ledger::open(path, 0).unwrap();

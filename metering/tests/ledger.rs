@@ -535,3 +535,45 @@ fn the_proof_names_the_sums_and_the_memo_accounts() {
         );
     }
 }
+
+#[test]
+fn thousands_of_tiny_sessions_do_not_round_down_to_nothing() {
+    let mut books = books();
+    one(&mut books, Command::Credit(voucher("a", 100_000))).unwrap();
+    let sessions = 1_000;
+    for session in 1..=sessions {
+        let results = books.apply(&[open(session, None)], 3).unwrap();
+        let Ok(Outcome::Opened { lease, .. }) = results[0] else {
+            panic!("{results:?}")
+        };
+        books.apply(&[closed(report(lease, 1, 1, 0), true)], 3).unwrap();
+    }
+    assert_eq!(
+        books.verify().unwrap().totals.earned,
+        Msat::new(sessions),
+        "a byte costs a whole msat"
+    );
+}
+
+#[test]
+fn a_wall_clock_that_jumps_changes_dates_and_no_money() {
+    let mut books = books();
+    let (lease, _) = opened(&mut books, open(1, Some(voucher("a", 10_000))));
+    books
+        .apply(&[Command::Report(report(lease, 1, 0, 1))], u64::MAX)
+        .unwrap();
+    books.apply(&[closed(report(lease, 2, 0, 2), true)], 0).unwrap();
+    assert_eq!(books.verify().unwrap().totals.earned, Msat::new(16));
+}
+
+#[test]
+fn two_nodes_that_report_the_same_lease_bill_it_once() {
+    let mut books = books();
+    let (lease, _) = opened(&mut books, open(1, Some(voucher("a", 10_000))));
+    let (here, there) = (report(lease, 1, 0, 3), report(lease, 1, 0, 4));
+    one(&mut books, Command::Report(here)).unwrap();
+    assert_eq!(one(&mut books, Command::Report(there)), Ok(Outcome::Ignored));
+    one(&mut books, closed(report(lease, 2, 0, 5), true)).unwrap();
+    one(&mut books, closed(report(lease, 3, 0, 6), true)).unwrap();
+    assert_eq!(money(&books).2, 40);
+}
