@@ -540,13 +540,18 @@ fn the_proof_names_the_sums_and_the_memo_accounts() {
 fn thousands_of_tiny_sessions_do_not_round_down_to_nothing() {
     let mut books = books();
     one(&mut books, Command::Credit(voucher("a", 100_000))).unwrap();
-    let sessions = 1_000;
-    for session in 1..=sessions {
-        let results = books.apply(&[open(session, None)], 3).unwrap();
-        let Ok(Outcome::Opened { lease, .. }) = results[0] else {
-            panic!("{results:?}")
-        };
-        books.apply(&[closed(report(lease, 1, 1, 0), true)], 3).unwrap();
+    let sessions = 2_000;
+    for first in (1..=sessions).step_by(200) {
+        let opens: Vec<_> = (first..first + 200).map(|session| open(session, None)).collect();
+        let results = books.apply(&opens, 3).unwrap();
+        let closes: Vec<_> = results
+            .into_iter()
+            .map(|result| match result {
+                Ok(Outcome::Opened { lease, .. }) => closed(report(lease, 1, 1, 0), true),
+                other => panic!("not opened: {other:?}"),
+            })
+            .collect();
+        books.apply(&closes, 3).unwrap();
     }
     assert_eq!(
         books.verify().unwrap().totals.earned,
