@@ -177,7 +177,7 @@ impl Sfu {
         else {
             return;
         };
-        if !connection.due().is_some_and(|due| due <= now) {
+        if connection.due().is_none_or(|due| due > now) {
             return;
         }
         match connection.drive(now) {
@@ -225,6 +225,9 @@ impl Sfu {
                 Polled::Connected(keys) => {
                     session.keys = Some(keys);
                     session.sources.clear();
+                    for track in &mut session.tracks {
+                        track.rekey(self.rng.next_u32() as u16);
+                    }
                     let id = session.id;
                     self.handshakes -= 1;
                     self.events.push_back(Event::Connected { session: id });

@@ -165,7 +165,10 @@ impl Sfu {
                 continue;
             };
             while let Some(&subscriber) = stream.subscribers.get(cursor.subscriber) {
-                if let Some(session) = sessions[subscriber.session].as_mut().filter(|session| session.is_connected()) {
+                if let Some(session) = sessions[subscriber.session]
+                    .as_mut()
+                    .filter(|session| session.is_connected())
+                {
                     let batch = forward(
                         stream,
                         session,

@@ -21,7 +21,8 @@ const REFERENCE_MICROS: i64 = 64_000;
 #[derive(Debug)]
 pub(crate) struct Arrivals {
     /// By transport-wide number; the arrival in microseconds since `epoch`.
-    arrivals: Box<[Option<i64>; REMEMBERED]>,
+    /// Made with the first arrival: who only subscribes needs none.
+    arrivals: Option<Box<[Option<i64>; REMEMBERED]>>,
     /// The first number not reported yet.
     next: Option<u64>,
     highest: Option<u64>,
@@ -33,7 +34,7 @@ pub(crate) struct Arrivals {
 impl Arrivals {
     pub(crate) fn new(now: Instant) -> Arrivals {
         Arrivals {
-            arrivals: Box::new([None; REMEMBERED]),
+            arrivals: None,
             next: None,
             highest: None,
             count: 0,
@@ -48,18 +49,19 @@ impl Arrivals {
             return;
         };
         let next = *self.next.get_or_insert(index);
+        let arrivals = self.arrivals.get_or_insert_with(|| Box::new([None; REMEMBERED]));
         if index < next {
             // Already reported as lost; at most one interval late, which is rare.
             return;
         }
         if index - next >= REMEMBERED as u64 {
             // A jump: the sender restarted its count, or nothing was heard for long.
-            self.arrivals.fill(None);
+            arrivals.fill(None);
             self.next = Some(index);
         }
         self.highest = Some(self.highest.map_or(index, |highest| highest.max(index)));
         let micros = now.saturating_duration_since(self.epoch).as_micros() as i64;
-        self.arrivals[index as usize % REMEMBERED] = Some(micros);
+        arrivals[index as usize % REMEMBERED] = Some(micros);
         self.media_ssrc = ssrc;
     }
 
@@ -70,10 +72,11 @@ impl Arrivals {
 
     /// Writes one feedback message for what was not reported yet; call again while [`Arrivals::pending`].
     pub(crate) fn write(&mut self, sender_ssrc: u32, writer: &mut Writer<'_>) -> Result<(), WriteError> {
-        let (Some(next), Some(highest)) = (self.next, self.highest) else {
+        let (Some(next), Some(highest), Some(arrivals)) = (self.next, self.highest, &mut self.arrivals)
+        else {
             return Ok(());
         };
-        let arrived = |index: u64| self.arrivals[index as usize % REMEMBERED];
+        let arrived = |index: u64| arrivals[index as usize % REMEMBERED];
         // The highest number arrived, so there is a first one.
         let Some((base, first)) = (next..=highest).find_map(|index| Some((index, arrived(index)?))) else {
             return Ok(());
@@ -107,7 +110,7 @@ impl Arrivals {
         self.count = self.count.wrapping_add(1);
         let end = base + deltas.len() as u64;
         for index in next..end {
-            self.arrivals[index as usize % REMEMBERED] = None;
+            arrivals[index as usize % REMEMBERED] = None;
         }
         self.next = Some(end);
         Ok(())

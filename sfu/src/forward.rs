@@ -100,6 +100,15 @@ impl Track {
         }
     }
 
+    /// Numbers anew, under new keys: their receiver guesses ROC 0 (RFC 3711 section 3.3.1).
+    pub(crate) fn rekey(&mut self, first_sequence: u16) {
+        let clock_rate = self.payloads.first().map_or(90_000, |payload| payload.clock_rate);
+        self.rewrite = Rewrite::new(first_sequence, clock_rate);
+        self.sealed = Window::new();
+        self.retransmitter = Retransmitter::new(first_sequence.rotate_left(7));
+        self.frame = None;
+    }
+
     /// Carries `stream` from now on, or nothing.
     pub(crate) fn attach(&mut self, key: Option<StreamKey>, stream: Option<&Stream>) {
         self.stream = key;

@@ -198,14 +198,26 @@ impl Agent {
             .fingerprint()
             .finish()
             .map_err(|_| Discard::MalformedStun)?;
-        Ok(Answered::Valid { length, new_path, forgotten })
+        Ok(Answered::Valid {
+            length,
+            new_path,
+            forgotten,
+        })
     }
 
     /// Whether the path is new, and which one was forgotten for it.
     fn learn(&mut self, path: Path, now: Instant) -> Result<(bool, Option<SocketAddr>), Discard> {
-        if let Some(known) = self.paths.iter_mut().find(|known| known.path.remote == path.remote) {
+        if let Some(known) = self
+            .paths
+            .iter_mut()
+            .find(|known| known.path.remote == path.remote)
+        {
             *known = Known { path, checked: now };
-            if let Some(selected) = self.selected.as_mut().filter(|selected| selected.remote == path.remote) {
+            if let Some(selected) = self
+                .selected
+                .as_mut()
+                .filter(|selected| selected.remote == path.remote)
+            {
                 selected.local = path.local;
             }
             return Ok((false, None));

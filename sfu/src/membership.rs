@@ -95,14 +95,27 @@ impl Sfu {
 
     /// Send lines that are gone carry nothing any more.
     fn detach_inactive(&mut self, key: SessionKey) {
-        let Sfu { sessions, streams, .. } = self;
+        let Sfu {
+            sessions, streams, ..
+        } = self;
         let Some(session) = sessions[key].as_mut() else {
             return;
         };
-        for (at, track) in session.tracks.iter_mut().enumerate().filter(|(_, track)| !track.active) {
+        for (at, track) in session
+            .tracks
+            .iter_mut()
+            .enumerate()
+            .filter(|(_, track)| !track.active)
+        {
             track.source = None;
             if let Some(stream) = track.stream.and_then(|stream| streams[stream].as_mut()) {
-                stream.subscribers.retain(|other| *other != Subscriber { session: key, track: at });
+                stream.subscribers.retain(|other| {
+                    *other
+                        != Subscriber {
+                            session: key,
+                            track: at,
+                        }
+                });
             }
             track.attach(None, None);
         }

@@ -185,11 +185,9 @@ impl Sfu {
         }
         at(out.session.report_due);
         out.sender_reports(streams, now);
-        if out.session.arrivals.pending() {
-            if out.session.feedback_due <= now {
-                out.feedback();
-                out.session.feedback_due = now + config.feedback_interval;
-            }
+        if out.session.arrivals.pending() && out.session.feedback_due <= now {
+            out.feedback();
+            out.session.feedback_due = now + config.feedback_interval;
         }
         if !out.session.receive.is_empty() {
             at(out.session.feedback_due.max(now + config.feedback_interval / 4));

@@ -68,10 +68,16 @@ fn forwarding_a_hundred_thousand_packets_allocates_nothing() {
     world.connect_all();
     world.clients[publisher].video_packets = 30;
     // Some loss, so that NACK, RTX and PLI are part of what is watched.
-    world.weather = Weather { loss: 0.005, ..Weather::FOUL };
+    world.weather = Weather {
+        loss: 0.005,
+        ..Weather::FOUL
+    };
     world.run(Duration::from_secs(2));
 
-    let before = (world.sfu.counters().packets_out, world.sfu.counters().retransmissions);
+    let before = (
+        world.sfu.counters().packets_out,
+        world.sfu.counters().retransmissions,
+    );
     ALLOCATIONS.store(0, Ordering::Relaxed);
     world.watch = |inside| INSIDE_THE_CORE.set(inside);
     while world.sfu.counters().packets_out - before.0 < 100_000 {
@@ -81,7 +87,10 @@ fn forwarding_a_hundred_thousand_packets_allocates_nothing() {
     }
     world.watch = |_| {};
     assert_eq!(ALLOCATIONS.load(Ordering::Relaxed), 0);
-    assert!(world.sfu.counters().retransmissions > before.1, "retransmissions were part of it");
+    assert!(
+        world.sfu.counters().retransmissions > before.1,
+        "retransmissions were part of it"
+    );
     assert_eq!(world.sfu.counters().discarded(Discard::Unauthentic), 0);
 }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use metering::{Msat, Rates, Step};
-use sfu::media::Kind;
+use sfu::media::{DtlsRole, Kind, Role};
 use sfu::{CloseReason, Discard, Event};
 use str0m::rtp::rtcp::Rtcp;
 use world::{RATES, Weather, World, frame_of};
@@ -30,7 +30,9 @@ fn gaps(world: &World, client: usize, kind: Kind) -> Vec<u64> {
     let (Some(first), Some(last)) = (got.keys().next(), got.keys().last()) else {
         return Vec::new();
     };
-    (*first..*last).filter(|sequence| !got.contains_key(sequence)).collect()
+    (*first..*last)
+        .filter(|sequence| !got.contains_key(sequence))
+        .collect()
 }
 
 /// Frames that a subscriber got some packets of, but not all five.
@@ -40,19 +42,33 @@ fn torn_frames(world: &World, client: usize) -> Vec<u32> {
         *frames.entry(frame_of(&got.packet.payload).0).or_default() += 1;
     }
     let last = frames.keys().last().copied();
-    frames.into_iter().filter(|(frame, packets)| *packets != 5 && Some(*frame) != last).map(|(frame, _)| frame).collect()
+    frames
+        .into_iter()
+        .filter(|(frame, packets)| *packets != 5 && Some(*frame) != last)
+        .map(|(frame, _)| frame)
+        .collect()
 }
 
 /// Ends all sessions and compares each bill with what was seen on the wire.
 fn settle(world: &mut World) {
     for client in 0..world.clients.len() {
-        world.sfu.close(world.clients[client].id, CloseReason::Bye, world.now);
+        world
+            .sfu
+            .close(world.clients[client].id, CloseReason::Bye, world.now);
     }
     world.run(Duration::from_millis(50));
     for client in 0..world.clients.len() {
         let (_, usage) = world.closed(client).expect("closed above");
-        let seen = world.on_the_wire.get(&world.clients[client].address).copied().unwrap_or(0);
-        assert_eq!(usage.bytes_out, seen, "seed {}: bytes billed to client {client}", world.seed);
+        let seen = world
+            .on_the_wire
+            .get(&world.clients[client].address)
+            .copied()
+            .unwrap_or(0);
+        assert_eq!(
+            usage.bytes_out, seen,
+            "seed {}: bytes billed to client {client}",
+            world.seed
+        );
     }
     assert_eq!(world.sealed_twice, 0, "seed {}", world.seed);
 }
@@ -61,15 +77,26 @@ fn settle(world: &mut World) {
 fn a_subscriber_gets_what_a_publisher_sends() {
     let (mut world, _, subscriber) = pair(1);
     world.run(Duration::from_secs(5));
-    let (video, audio) =
-        (world.clients[subscriber].sequences(Kind::Video), world.clients[subscriber].sequences(Kind::Audio));
+    let (video, audio) = (
+        world.clients[subscriber].sequences(Kind::Video),
+        world.clients[subscriber].sequences(Kind::Audio),
+    );
     assert!(video.len() > 650, "{} video packets", video.len());
     assert!(audio.len() > 220, "{} audio packets", audio.len());
     let first = frame_of(&video.values().next().unwrap().packet.payload);
     assert_eq!(first.1, 0, "it starts with the first packet of a frame");
-    assert_eq!(video.values().next().unwrap().packet.payload[1], 0, "of a key frame");
+    assert_eq!(
+        video.values().next().unwrap().packet.payload[1],
+        0,
+        "of a key frame"
+    );
     assert!(torn_frames(&world, subscriber).is_empty());
-    assert_eq!(world.sfu.counters().discarded(Discard::Unauthentic), 0, "{:?}", discards(&world));
+    assert_eq!(
+        world.sfu.counters().discarded(Discard::Unauthentic),
+        0,
+        "{:?}",
+        discards(&world)
+    );
     settle(&mut world);
 }
 
@@ -85,7 +112,11 @@ fn loss_reordering_and_duplication_leave_no_gap_once_retransmission_had_its_time
         let received = world.clients[subscriber].sequences(Kind::Video).len();
         assert!(received > 1_000, "seed {seed}: {received}");
         // Both legs lose 5 %, retransmissions and requests too: next to nothing stays missing.
-        assert!(missing.len() * 500 <= received, "seed {seed}: {} of {received} missing", missing.len());
+        assert!(
+            missing.len() * 500 <= received,
+            "seed {seed}: {} of {received} missing",
+            missing.len()
+        );
         assert!(world.sfu.counters().retransmissions > 20, "seed {seed}");
         settle(&mut world);
     }
@@ -95,7 +126,10 @@ fn loss_reordering_and_duplication_leave_no_gap_once_retransmission_had_its_time
 fn a_publisher_s_losses_are_repaired_before_they_are_forwarded() {
     let (mut world, _, subscriber) = pair(20);
     world.run(Duration::from_secs(1));
-    world.weather = Weather { loss: 0.03, ..Weather::FAIR };
+    world.weather = Weather {
+        loss: 0.03,
+        ..Weather::FAIR
+    };
     world.run(Duration::from_secs(5));
     world.weather = Weather::FAIR;
     world.run(Duration::from_secs(1));
@@ -180,7 +214,9 @@ fn sender_reports_keep_the_publisher_s_clock_so_that_lips_stay_in_sync() {
             .rtcp
             .iter()
             .filter_map(|(at, rtcp)| match rtcp {
-                Rtcp::SenderReport(report) if report.sender_info.ssrc == ssrc => Some((*at, &report.sender_info)),
+                Rtcp::SenderReport(report) if report.sender_info.ssrc == ssrc => {
+                    Some((*at, &report.sender_info))
+                }
                 _ => None,
             })
             .collect();
@@ -190,12 +226,19 @@ fn sender_reports_keep_the_publisher_s_clock_so_that_lips_stay_in_sync() {
         for (at, info) in &reports {
             let media_ms = info.rtp_time.numer() as u32 as f64 / rate;
             let wall_ms = at.duration_since(world.start).as_secs_f64() * 1_000.0;
-            assert!((wall_ms - media_ms).abs() < 60.0, "{kind:?}: {wall_ms} against {media_ms}");
+            assert!(
+                (wall_ms - media_ms).abs() < 60.0,
+                "{kind:?}: {wall_ms} against {media_ms}"
+            );
         }
         let (_, last) = reports.last().unwrap();
         assert!(last.sender_packet_count > 100 && last.sender_octet_count > 5_000);
     }
-    let names = client.rtcp.iter().filter(|(_, rtcp)| matches!(rtcp, Rtcp::SourceDescription(_))).count();
+    let names = client
+        .rtcp
+        .iter()
+        .filter(|(_, rtcp)| matches!(rtcp, Rtcp::SourceDescription(_)))
+        .count();
     assert!(names >= 4, "every sender report comes with its CNAME");
 }
 
@@ -203,21 +246,34 @@ fn sender_reports_keep_the_publisher_s_clock_so_that_lips_stay_in_sync() {
 fn a_publisher_hears_true_loss_and_when_its_packets_arrived() {
     let (mut world, publisher, _) = pair(60);
     world.run(Duration::from_secs(1));
-    world.weather = Weather { loss: 0.10, ..Weather::FAIR };
+    world.weather = Weather {
+        loss: 0.10,
+        ..Weather::FAIR
+    };
     world.run(Duration::from_secs(10));
     let rtcp = &world.clients[publisher].rtcp;
     let fractions: Vec<u8> = rtcp
         .iter()
         .filter_map(|(_, rtcp)| match rtcp {
-            Rtcp::ReceiverReport(report) => Some(report.reports.iter().map(|block| block.fraction_lost).max()?),
+            Rtcp::ReceiverReport(report) => {
+                Some(report.reports.iter().map(|block| block.fraction_lost).max()?)
+            }
             _ => None,
         })
         .skip(2)
         .collect();
     let mean = fractions.iter().map(|fraction| f64::from(*fraction)).sum::<f64>() / fractions.len() as f64;
     assert!((12.0..60.0).contains(&mean), "10 % are 26 of 256, not {mean}");
-    let feedback: Vec<_> = rtcp.iter().filter(|(_, rtcp)| matches!(rtcp, Rtcp::Twcc(_))).map(|(at, _)| *at).collect();
-    assert!(feedback.len() > 80, "{} feedback messages in 11 s", feedback.len());
+    let feedback: Vec<_> = rtcp
+        .iter()
+        .filter(|(_, rtcp)| matches!(rtcp, Rtcp::Twcc(_)))
+        .map(|(at, _)| *at)
+        .collect();
+    assert!(
+        feedback.len() > 80,
+        "{} feedback messages in 11 s",
+        feedback.len()
+    );
     let shortest = feedback.windows(2).map(|pair| pair[1] - pair[0]).min().unwrap();
     assert!(shortest >= Duration::from_millis(40), "{shortest:?}");
 }
@@ -233,24 +289,42 @@ fn the_reduced_rung_carries_whole_frames_at_its_rate_and_full_quality_returns() 
     let reduced = world.clients[subscriber].sequences(Kind::Video).len() - before;
     // 300 kbit/s for 20 s and one second of burst, in packets of about 1,050 bytes, plus the last frame.
     assert!((150..=760).contains(&reduced), "{reduced} packets");
-    assert!(torn_frames(&world, subscriber).is_empty(), "{:?}", torn_frames(&world, subscriber));
+    assert!(
+        torn_frames(&world, subscriber).is_empty(),
+        "{:?}",
+        torn_frames(&world, subscriber)
+    );
     assert!(gaps(&world, subscriber, Kind::Video).is_empty());
-    let told = world.clients[publisher].rtcp.iter().rev().find_map(|(_, rtcp)| match rtcp {
-        Rtcp::Remb(remb) => Some(remb.bitrate),
-        _ => None,
-    });
-    assert!(told.is_some_and(|told| (290_000.0..=300_000.0).contains(&told)), "{told:?}");
+    let told = world.clients[publisher]
+        .rtcp
+        .iter()
+        .rev()
+        .find_map(|(_, rtcp)| match rtcp {
+            Rtcp::Remb(remb) => Some(remb.bitrate),
+            _ => None,
+        });
+    assert!(
+        told.is_some_and(|told| (290_000.0..=300_000.0).contains(&told)),
+        "{told:?}"
+    );
     world.sfu.set_step(id, Step::Full, world.now);
     let before = world.clients[subscriber].sequences(Kind::Video).len();
     world.run(Duration::from_secs(3));
     let full = world.clients[subscriber].sequences(Kind::Video).len() - before;
     assert!(full > 400, "{full} packets in 3 s");
     assert!(gaps(&world, subscriber, Kind::Video).is_empty());
-    let told = world.clients[publisher].rtcp.iter().rev().find_map(|(_, rtcp)| match rtcp {
-        Rtcp::Remb(remb) => Some(remb.bitrate),
-        _ => None,
-    });
-    assert!(told.is_some_and(|told| told > 10_000_000.0), "the limit is lifted: {told:?}");
+    let told = world.clients[publisher]
+        .rtcp
+        .iter()
+        .rev()
+        .find_map(|(_, rtcp)| match rtcp {
+            Rtcp::Remb(remb) => Some(remb.bitrate),
+            _ => None,
+        });
+    assert!(
+        told.is_some_and(|told| told > 10_000_000.0),
+        "the limit is lifted: {told:?}"
+    );
     settle(&mut world);
 }
 
@@ -258,7 +332,9 @@ fn the_reduced_rung_carries_whole_frames_at_its_rate_and_full_quality_returns() 
 fn audio_only_stops_video_and_keeps_audio() {
     let (mut world, _, subscriber) = pair(80);
     world.run(Duration::from_secs(1));
-    world.sfu.set_step(world.clients[subscriber].id, Step::AudioOnly, world.now);
+    world
+        .sfu
+        .set_step(world.clients[subscriber].id, Step::AudioOnly, world.now);
     world.run(Duration::from_millis(50));
     let count = |world: &World, kind| world.clients[subscriber].sequences(kind).len();
     let (video, audio) = (count(&world, Kind::Video), count(&world, Kind::Audio));
@@ -283,7 +359,11 @@ fn held_pauses_both_directions_for_free_and_a_top_up_resumes_at_once() {
     let wire = |world: &World, client: usize| world.on_the_wire[&world.clients[client].address];
     let (held, other) = (wire(&world, one), wire(&world, two));
     world.run(Duration::from_secs(5));
-    assert_eq!((wire(&world, one), wire(&world, two)), (held, other), "neither hears the other");
+    assert_eq!(
+        (wire(&world, one), wire(&world, two)),
+        (held, other),
+        "neither hears the other"
+    );
     world.sfu.set_step(id, Step::Full, world.now);
     world.run(Duration::from_secs(2));
     assert!(wire(&world, one) > held + 200_000 && wire(&world, two) > other + 200_000);
@@ -295,7 +375,9 @@ fn held_pauses_both_directions_for_free_and_a_top_up_resumes_at_once() {
         .events
         .iter()
         .filter_map(|event| match event {
-            Event::Report { session, report } if *session == id && report.closed => Some(report.usage.bytes_out),
+            Event::Report { session, report } if *session == id && report.closed => {
+                Some(report.usage.bytes_out)
+            }
             Event::Closed { session, report, .. } if *session == id => Some(report.usage.bytes_out),
             _ => None,
         })
@@ -305,12 +387,17 @@ fn held_pauses_both_directions_for_free_and_a_top_up_resumes_at_once() {
         .events
         .iter()
         .filter_map(|event| match event {
-            Event::Report { session, report } if *session == id && report.closed => Some(report.usage.nanoseconds),
+            Event::Report { session, report } if *session == id && report.closed => {
+                Some(report.usage.nanoseconds)
+            }
             Event::Closed { session, report, .. } if *session == id => Some(report.usage.nanoseconds),
             _ => None,
         })
         .sum();
-    assert!(held_time < 4_500_000_000, "{held_time} ns of about 4 s that were not held");
+    assert!(
+        held_time < 4_500_000_000,
+        "{held_time} ns of about 4 s that were not held"
+    );
 }
 
 #[test]
@@ -319,24 +406,44 @@ fn a_session_never_spends_beyond_its_grant() {
         let mut world = World::new(100 + granted);
         let publisher = world.join(true, 0);
         // A thousandfold rate, so that a few seconds use the grant up.
-        let rates = Rates { out: 50_000, in_: 0, second: 8 };
+        let rates = Rates {
+            out: 50_000,
+            in_: 0,
+            second: 8,
+        };
         let subscriber = world.join_with(false, 1, Msat::new(granted), rates);
         world.subscribe(subscriber, 0, publisher);
         world.connect_all();
         world.run(Duration::from_secs(4));
-        let seen = world.on_the_wire.get(&world.clients[subscriber].address).copied().unwrap_or(0);
-        assert!(seen * 50_000 / 1_000_000 <= granted, "{seen} bytes for {granted} msat");
+        let seen = world
+            .on_the_wire
+            .get(&world.clients[subscriber].address)
+            .copied()
+            .unwrap_or(0);
+        assert!(
+            seen * 50_000 / 1_000_000 <= granted,
+            "{seen} bytes for {granted} msat"
+        );
         assert!(world.sfu.counters().discarded(Discard::Exhausted) > 0);
-        assert!(gaps(&world, subscriber, Kind::Video).is_empty(), "what is not paid leaves no gap");
+        assert!(
+            gaps(&world, subscriber, Kind::Video).is_empty(),
+            "what is not paid leaves no gap"
+        );
         let told = world.events.iter().any(|event| {
             matches!(event, Event::Report { session, report }
                 if *session == world.clients[subscriber].id && report.exhausted)
         });
         assert!(told, "the ledger hears of it");
-        world.sfu.close(world.clients[subscriber].id, CloseReason::Balance, world.now);
+        world
+            .sfu
+            .close(world.clients[subscriber].id, CloseReason::Balance, world.now);
         world.run(Duration::from_millis(10));
         let (_, usage) = world.closed(subscriber).unwrap();
-        assert!(usage.debit <= Msat::new(granted), "{:?} of {granted}", usage.debit);
+        assert!(
+            usage.debit <= Msat::new(granted),
+            "{:?} of {granted}",
+            usage.debit
+        );
     }
 }
 
@@ -344,14 +451,20 @@ fn a_session_never_spends_beyond_its_grant() {
 fn a_grant_brings_the_picture_back_at_a_key_frame() {
     let mut world = World::new(110);
     let publisher = world.join(true, 0);
-    let rates = Rates { out: 50_000, in_: 0, second: 8 };
+    let rates = Rates {
+        out: 50_000,
+        in_: 0,
+        second: 8,
+    };
     let subscriber = world.join_with(false, 1, Msat::new(30), rates);
     world.subscribe(subscriber, 0, publisher);
     world.connect_all();
     world.run(Duration::from_secs(3));
     let before = world.clients[subscriber].sequences(Kind::Video).len();
     world.clients[subscriber].granted = Msat::new(1_000_000);
-    world.sfu.grant(world.clients[subscriber].id, Msat::new(1_000_000));
+    world
+        .sfu
+        .grant(world.clients[subscriber].id, Msat::new(1_000_000));
     world.run(Duration::from_secs(2));
     assert!(world.clients[subscriber].sequences(Kind::Video).len() > before + 200);
     assert!(gaps(&world, subscriber, Kind::Video).is_empty());
@@ -376,10 +489,17 @@ fn sending_stops_thirty_seconds_after_the_last_check_and_bills_to_it() {
     let (reason, usage) = world.closed(subscriber).expect("closed for want of consent");
     assert_eq!(reason, CloseReason::Consent);
     let billed = Duration::from_nanos(usage.nanoseconds);
-    assert!(billed <= silent_since - world.start, "{billed:?} though silent after {:?}", silent_since - world.start);
+    assert!(
+        billed <= silent_since - world.start,
+        "{billed:?} though silent after {:?}",
+        silent_since - world.start
+    );
     let seen = world.on_the_wire[&world.clients[subscriber].address];
     world.run(Duration::from_secs(2));
-    assert_eq!(world.on_the_wire[&world.clients[subscriber].address], seen, "nothing more is sent");
+    assert_eq!(
+        world.on_the_wire[&world.clients[subscriber].address], seen,
+        "nothing more is sent"
+    );
 }
 
 #[test]
@@ -388,7 +508,10 @@ fn a_session_that_never_connects_is_closed() {
     let client = world.join(true, 0);
     world.clients[client].silent = true;
     world.run(Duration::from_secs(31));
-    assert_eq!(world.closed(client).map(|(reason, _)| reason), Some(CloseReason::Setup));
+    assert_eq!(
+        world.closed(client).map(|(reason, _)| reason),
+        Some(CloseReason::Setup)
+    );
     assert_eq!(world.sfu.sessions(), 0);
 }
 
@@ -396,7 +519,9 @@ fn a_session_that_never_connects_is_closed() {
 fn a_goodbye_reaches_the_client_and_frees_everything() {
     let (mut world, publisher, subscriber) = pair(150);
     world.run(Duration::from_secs(1));
-    world.sfu.close(world.clients[publisher].id, CloseReason::Bye, world.now);
+    world
+        .sfu
+        .close(world.clients[publisher].id, CloseReason::Bye, world.now);
     world.run(Duration::from_secs(1));
     assert!(!world.clients[publisher].rtc.is_alive(), "close_notify arrived");
     let count = world.clients[subscriber].got.len();
@@ -417,7 +542,84 @@ fn audio_is_billed_to_the_byte_when_it_is_all_there_is() {
     let subscriber = world.join_with(false, 1, Msat::new(1_000), RATES);
     world.subscribe(subscriber, 0, publisher);
     world.connect_all();
-    world.sfu.set_step(world.clients[subscriber].id, Step::AudioOnly, world.now);
+    world
+        .sfu
+        .set_step(world.clients[subscriber].id, Step::AudioOnly, world.now);
     world.run(Duration::from_secs(5));
+    settle(&mut world);
+}
+
+#[test]
+fn a_client_that_waits_for_the_handshake_gets_one() {
+    let mut world = World::new(170);
+    let (publisher, subscriber) = (world.join_passive(true, 0), world.join_passive(false, 1));
+    assert_eq!(
+        world.clients[publisher].negotiation.transport().unwrap().role,
+        DtlsRole::Active
+    );
+    world.subscribe(subscriber, 0, publisher);
+    world.weather = Weather {
+        loss: 0.1,
+        ..Weather::FAIR
+    };
+    world.connect_all();
+    world.weather = Weather::FAIR;
+    world.run(Duration::from_secs(3));
+    assert!(world.clients[subscriber].got.len() > 400);
+    settle(&mut world);
+}
+
+/// A pair whose publisher's SDP named no SSRC, and with `mid` false no MID extension either.
+fn unannounced(seed: u64, mid: bool) -> (World, usize) {
+    let mut world = World::new(seed);
+    let (publisher, subscriber) = (world.join(true, 0), world.join(false, 1));
+    let mut media = world.clients[publisher].media.clone();
+    for line in &mut media.lines {
+        if let Role::Receive { ssrcs } = &mut line.role {
+            ssrcs.clear();
+        }
+    }
+    if !mid {
+        media.extensions.mid = None;
+    }
+    world.sfu.set_media(world.clients[publisher].id, media);
+    world.subscribe(subscriber, 0, publisher);
+    world.connect_all();
+    (world, subscriber)
+}
+
+#[test]
+fn streams_that_no_sdp_announced_are_known_by_mid_and_else_by_payload_type() {
+    for (seed, mid) in [(180, true), (181, false)] {
+        let (mut world, subscriber) = unannounced(seed, mid);
+        world.run(Duration::from_secs(1));
+        world.weather = Weather { loss: 0.03, ..Weather::FAIR };
+        world.run(Duration::from_secs(4));
+        world.weather = Weather::FAIR;
+        world.run(Duration::from_secs(1));
+        assert!(world.clients[subscriber].sequences(Kind::Audio).len() > 250, "mid {mid}");
+        assert!(world.clients[subscriber].sequences(Kind::Video).len() > 800, "mid {mid}");
+        assert!(gaps(&world, subscriber, Kind::Video).len() < 5, "mid {mid}: {:?}", discards(&world));
+    }
+}
+
+#[test]
+fn a_line_that_goes_and_comes_back_never_reuses_a_number() {
+    let (mut world, publisher, subscriber) = pair(190);
+    world.run(Duration::from_secs(1));
+    let id = world.clients[subscriber].id;
+    let media = world.clients[subscriber].media.clone();
+    for _ in 0..5 {
+        let mut without = media.clone();
+        without.lines.iter_mut().for_each(|line| line.role = Role::Inactive);
+        world.sfu.set_media(id, without);
+        world.run(Duration::from_millis(200));
+        world.sfu.set_media(id, media.clone());
+        world.subscribe(subscriber, 0, publisher);
+        world.run(Duration::from_millis(700));
+    }
+    assert_eq!(world.sealed_twice, 0);
+    assert!(gaps(&world, subscriber, Kind::Video).is_empty() && gaps(&world, subscriber, Kind::Audio).is_empty());
+    assert!(world.clients[subscriber].got.len() > 600);
     settle(&mut world);
 }

@@ -30,15 +30,20 @@ fn check(world: &World, client: usize) -> Vec<u8> {
     let transport = world.clients[client].negotiation.transport().unwrap();
     let username = format!("{}:{}", transport.local.ufrag, transport.remote.ufrag);
     let mut buffer = [0; 300];
-    let length = Builder::new(&mut buffer, Class::Request, Method::BINDING, TransactionId([3; 12]))
-        .username(&username)
-        .priority(1)
-        .ice_controlling(1)
-        .use_candidate()
-        .integrity(transport.local.pwd.as_bytes())
-        .fingerprint()
-        .finish()
-        .unwrap();
+    let length = Builder::new(
+        &mut buffer,
+        Class::Request,
+        Method::BINDING,
+        TransactionId([3; 12]),
+    )
+    .username(&username)
+    .priority(1)
+    .ice_controlling(1)
+    .use_candidate()
+    .integrity(transport.local.pwd.as_bytes())
+    .fingerprint()
+    .finish()
+    .unwrap();
     buffer[..length].to_vec()
 }
 
@@ -49,13 +54,18 @@ fn guessed_ufrags_get_no_answer_and_leave_no_state() {
     for guess in 0..5_000u32 {
         let mut buffer = [0; 300];
         let username = format!("00{:012}:x", rng.random_range(0..u32::MAX));
-        let length = Builder::new(&mut buffer, Class::Request, Method::BINDING, TransactionId([3; 12]))
-            .username(&username)
-            .use_candidate()
-            .integrity(b"a guess")
-            .fingerprint()
-            .finish()
-            .unwrap();
+        let length = Builder::new(
+            &mut buffer,
+            Class::Request,
+            Method::BINDING,
+            TransactionId([3; 12]),
+        )
+        .username(&username)
+        .use_candidate()
+        .integrity(b"a guess")
+        .fingerprint()
+        .finish()
+        .unwrap();
         world.inject(somewhere(1_000 + (guess % 5_000) as u16), &buffer[..length]);
     }
     assert!(world.strays.is_empty());
@@ -85,7 +95,10 @@ fn a_dtls_flood_from_addresses_without_a_check_is_dropped_before_the_engine() {
 
 #[test]
 fn half_open_handshakes_are_bounded_in_number_and_time() {
-    let config = Config { handshakes_max: 1, ..Config::default() };
+    let config = Config {
+        handshakes_max: 1,
+        ..Config::default()
+    };
     let mut world = World::with_config(4, config);
     let first = world.join(true, 0);
     // It sends its ClientHello and falls silent.
@@ -110,8 +123,16 @@ fn a_certificate_that_does_not_match_the_signed_fingerprint_ends_the_session() {
     transport.fingerprint.value[0] ^= 1;
     world.sfu.set_transport(world.clients[client].id, transport);
     world.run(Duration::from_secs(3));
-    assert_eq!(world.closed(client).map(|(reason, _)| reason), Some(CloseReason::Fingerprint));
-    assert!(!world.events.iter().any(|event| matches!(event, Event::Connected { .. })));
+    assert_eq!(
+        world.closed(client).map(|(reason, _)| reason),
+        Some(CloseReason::Fingerprint)
+    );
+    assert!(
+        !world
+            .events
+            .iter()
+            .any(|event| matches!(event, Event::Connected { .. }))
+    );
 }
 
 #[test]
@@ -123,11 +144,20 @@ fn media_does_not_follow_a_spoofed_address() {
         world.inject(somewhere(7), &spoofed);
         world.run(Duration::from_millis(100));
     }
-    assert!(world.clients[subscriber].got.len() > before + 350, "media stays where it was");
+    assert!(
+        world.clients[subscriber].got.len() > before + 350,
+        "media stays where it was"
+    );
     // The address is answered, and asked to prove itself, with small STUN messages only.
     assert!(!world.strays.is_empty());
     let sent: usize = world.strays.iter().map(|(_, bytes)| bytes.len()).sum();
-    assert!(world.strays.iter().all(|(_, bytes)| Message::parse(bytes).is_ok()), "no media, no DTLS");
+    assert!(
+        world
+            .strays
+            .iter()
+            .all(|(_, bytes)| Message::parse(bytes).is_ok()),
+        "no media, no DTLS"
+    );
     assert!(sent < 40 * 150, "{sent} bytes");
 }
 
@@ -141,7 +171,10 @@ fn a_session_cannot_take_over_another_session_s_address() {
         world.inject(victim, &spoofed);
         world.run(Duration::from_millis(100));
     }
-    assert!(world.sfu.counters().packets_in > before + 350, "the victim's packets are still its own");
+    assert!(
+        world.sfu.counters().packets_in > before + 350,
+        "the victim's packets are still its own"
+    );
     assert_eq!(world.sfu.counters().discarded(Discard::Unauthentic), 0);
 }
 
@@ -158,7 +191,10 @@ fn without_negotiated_rtx_nothing_is_sent_twice() {
     world.sfu.set_media(world.clients[subscriber].id, media);
     world.subscribe(subscriber, 0, publisher);
     world.connect_all();
-    world.weather = world::Weather { loss: 0.05, ..world::Weather::FAIR };
+    world.weather = world::Weather {
+        loss: 0.05,
+        ..world::Weather::FAIR
+    };
     world.run(Duration::from_secs(4));
     assert_eq!(world.sfu.counters().retransmissions, 0);
     assert_eq!(world.sealed_twice, 0);
@@ -173,7 +209,10 @@ fn replayed_packets_are_refused_whatever_their_age() {
     world.run(Duration::from_secs(2));
     let recorded = world.tap.take().unwrap();
     let from = world.clients[publisher].address;
-    let packets: Vec<_> = recorded.into_iter().filter(|(source, bytes)| *source == from && bytes[0] >= 128).collect();
+    let packets: Vec<_> = recorded
+        .into_iter()
+        .filter(|(source, bytes)| *source == from && bytes[0] >= 128)
+        .collect();
     world.run(Duration::from_secs(3));
     let before = world.sfu.counters().packets_in;
     for (_, bytes) in &packets {
@@ -190,7 +229,10 @@ fn a_goodbye_does_not_reopen_the_replay_window() {
     world.run(Duration::from_secs(1));
     let recorded = world.tap.take().unwrap();
     // The m-lines go away and come back, as after a renegotiation.
-    let (id, media) = (world.clients[publisher].id, world.clients[publisher].media.clone());
+    let (id, media) = (
+        world.clients[publisher].id,
+        world.clients[publisher].media.clone(),
+    );
     let mut without = media.clone();
     without.lines.clear();
     world.clients[publisher].publishing = false;
@@ -198,7 +240,10 @@ fn a_goodbye_does_not_reopen_the_replay_window() {
     world.sfu.set_media(id, without);
     world.sfu.set_media(id, media);
     let before = world.sfu.counters().packets_in;
-    for (from, bytes) in recorded.iter().filter(|(_, bytes)| bytes[0] >= 128 && !(192..=223).contains(&bytes[1])) {
+    for (from, bytes) in recorded
+        .iter()
+        .filter(|(_, bytes)| bytes[0] >= 128 && !(192..=223).contains(&bytes[1]))
+    {
         world.inject(*from, bytes);
     }
     assert_eq!(world.sfu.counters().packets_in, before);
@@ -208,7 +253,11 @@ fn a_goodbye_does_not_reopen_the_replay_window() {
 fn forged_ssrcs_leave_no_state() {
     let (mut world, publisher, _) = pair(11);
     let published = |world: &World| {
-        world.events.iter().filter(|event| matches!(event, Event::Publishing { .. })).count()
+        world
+            .events
+            .iter()
+            .filter(|event| matches!(event, Event::Publishing { .. }))
+            .count()
     };
     let (before, from) = (published(&world), world.clients[publisher].address);
     let mut rng = StdRng::seed_from_u64(11);
@@ -244,14 +293,21 @@ fn two_publishers_may_use_the_same_ssrc() {
             _ => None,
         })
         .collect();
-    assert!(world.clients[subscriber].got.iter().all(|got| ours.contains(&got.packet.header.ssrc)));
+    assert!(
+        world.clients[subscriber]
+            .got
+            .iter()
+            .all(|got| ours.contains(&got.packet.header.ssrc))
+    );
 }
 
 #[test]
 fn header_extensions_that_overrun_and_rtcp_that_lies_are_dropped() {
     let (mut world, publisher, _) = pair(13);
     let from = world.clients[publisher].address;
-    let overrun = [0x90, 96, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0xbe, 0xde, 0xff, 0xff, 1, 2, 3, 4];
+    let overrun = [
+        0x90, 96, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0xbe, 0xde, 0xff, 0xff, 1, 2, 3, 4,
+    ];
     world.inject(from, &overrun);
     assert_eq!(world.sfu.counters().discarded(Discard::MalformedRtp), 1);
     let csrcs = [0x8f, 96, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1];
@@ -267,7 +323,11 @@ fn header_extensions_that_overrun_and_rtcp_that_lies_are_dropped() {
 fn no_datagram_panics_or_disturbs_the_others() {
     let (mut world, publisher, subscriber) = pair(14);
     let mut rng = StdRng::seed_from_u64(14);
-    let known = [world.clients[publisher].address, world.clients[subscriber].address, somewhere(9)];
+    let known = [
+        world.clients[publisher].address,
+        world.clients[subscriber].address,
+        somewhere(9),
+    ];
     world.tap = Some(Vec::new());
     world.run(Duration::from_millis(300));
     let real = world.tap.take().unwrap();
@@ -295,7 +355,10 @@ fn no_datagram_panics_or_disturbs_the_others() {
 
 #[test]
 fn a_publisher_far_above_the_limit_is_cut_to_it() {
-    let config = Config { publisher_bits_per_second: 5_000_000, ..Config::default() };
+    let config = Config {
+        publisher_bits_per_second: 5_000_000,
+        ..Config::default()
+    };
     let mut world = World::with_config(15, config);
     let (publisher, subscriber) = (world.join(true, 0), world.join(false, 1));
     world.subscribe(subscriber, 0, publisher);
@@ -312,7 +375,9 @@ fn a_publisher_far_above_the_limit_is_cut_to_it() {
 fn subscribing_ten_thousand_times_sends_everything_once() {
     let (mut world, publisher, subscriber) = pair(16);
     let (id, session) = (world.clients[subscriber].id, world.clients[publisher].id);
-    let mids: Vec<_> = [Kind::Audio, Kind::Video].map(|kind| (kind, world.clients[subscriber].slots(kind)[0])).into();
+    let mids: Vec<_> = [Kind::Audio, Kind::Video]
+        .map(|kind| (kind, world.clients[subscriber].slots(kind)[0]))
+        .into();
     let requests = world.sfu.counters().keyframe_requests;
     for round in 0..10_000 {
         for &(kind, mid) in &mids {
@@ -331,19 +396,32 @@ fn subscribing_ten_thousand_times_sends_everything_once() {
 
 #[test]
 fn the_shard_takes_no_more_sessions_than_it_may() {
-    let config = Config { sessions_max: 1, ..Config::default() };
+    let config = Config {
+        sessions_max: 1,
+        ..Config::default()
+    };
     let mut world = World::with_config(17, config);
     let client = world.join(true, 0);
     let transport = world.clients[client].negotiation.transport().unwrap();
     let id = metering::SessionId::new(77);
     let allowance = || {
-        metering::Allowance::new(metering::LeaseId::new(77), id, world::RATES, metering::Msat::new(1_000))
+        metering::Allowance::new(
+            metering::LeaseId::new(77),
+            id,
+            world::RATES,
+            metering::Msat::new(1_000),
+        )
     };
-    let taken = world.sfu.open(id, permit(), transport.clone(), allowance(), world.now);
+    let taken = world
+        .sfu
+        .open(id, permit(), transport.clone(), allowance(), world.now);
     assert_eq!(taken, Err(sfu::Refused::UfragTaken));
     let mut other = transport;
     other.local.ufrag.push('x');
-    assert_eq!(world.sfu.open(id, permit(), other, allowance(), world.now), Err(sfu::Refused::Capacity));
+    assert_eq!(
+        world.sfu.open(id, permit(), other, allowance(), world.now),
+        Err(sfu::Refused::Capacity)
+    );
 }
 
 #[test]
@@ -359,7 +437,11 @@ fn a_datagram_with_source_port_zero_is_dropped_before_parsing() {
 fn a_client_cannot_play_on_after_its_money_is_gone_by_restarting_ice() {
     let mut world = World::new(19);
     let publisher = world.join(true, 0);
-    let rates = metering::Rates { out: 50_000, in_: 0, second: 8 };
+    let rates = metering::Rates {
+        out: 50_000,
+        in_: 0,
+        second: 8,
+    };
     let subscriber = world.join_with(false, 1, metering::Msat::new(20), rates);
     world.subscribe(subscriber, 0, publisher);
     world.connect_all();

@@ -268,8 +268,21 @@ fn candidates_by_the_thousand_are_not_remembered() {
     );
     assert!(Check::default().deliver(&mut agent, path(3), false, now).is_ok());
     let later = now + STALE_AFTER;
-    Check::default().deliver(&mut agent, path(1), false, later).unwrap();
-    let roamed = Check::default().deliver(&mut agent, path(99), false, later).unwrap();
-    assert!(matches!(roamed, Answered::Valid { forgotten: Some(_), .. }), "an old address makes room");
+    Check::default()
+        .deliver(&mut agent, path(1), false, later)
+        .unwrap();
+    let roamed = Check::default()
+        .deliver(&mut agent, path(99), false, later)
+        .unwrap();
+    assert!(
+        matches!(
+            roamed,
+            Answered::Valid {
+                forgotten: Some(_),
+                ..
+            }
+        ),
+        "an old address makes room"
+    );
     assert_eq!(agent.addresses().count(), ADDRESSES_MAX);
 }
