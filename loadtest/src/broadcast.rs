@@ -57,7 +57,7 @@ pub struct Report {
     pub loss_percent: f64,
     /// Packets that arrived again.
     pub duplicate_packets: u64,
-    /// UDP payload that arrived as RTP, retransmissions included, a second.
+    /// UDP payload that arrived and is billed, retransmissions included, a second.
     pub received_megabits_per_second: f64,
     /// From the publisher's call to the subscriber's socket read, the generator's own queueing included.
     pub latency_microseconds: Percentiles,
@@ -145,7 +145,7 @@ fn measure(
         subscriber.video.measure(window.clone());
         subscriber.audio.measure(window.clone());
     }
-    let bytes_before = rtp_bytes(&mut swarm);
+    let bytes_before = billable_bytes(&mut swarm);
     let relay_before = plan.pid.and_then(process::usage);
     let generator_before = process::usage(std::process::id()).unwrap_or_default();
     progress.set_message("measuring");
@@ -160,7 +160,7 @@ fn measure(
     let relay_after = plan.pid.and_then(process::usage);
     let generator_after = process::usage(std::process::id()).unwrap_or_default();
     let seconds = start.elapsed().as_secs_f64();
-    let bytes = rtp_bytes(&mut swarm) - bytes_before;
+    let bytes = billable_bytes(&mut swarm) - bytes_before;
     swarm.run_until(Instant::now() + GRACE)?;
     let keyframe_requests = swarm
         .clients()
@@ -229,12 +229,12 @@ fn published(swarm: &mut Swarm) -> u64 {
         .sum()
 }
 
-fn rtp_bytes(swarm: &mut Swarm) -> u64 {
+fn billable_bytes(swarm: &mut Swarm) -> u64 {
     swarm
         .clients()
         .iter_mut()
         .filter_map(Client::subscriber)
-        .map(|s| s.rtp_bytes)
+        .map(|s| s.billable_bytes)
         .sum()
 }
 

@@ -60,10 +60,9 @@ pub struct Subscriber {
     pub video: Reception,
     /// Of the audio.
     pub audio: Reception,
-    /// UDP payload of every RTP packet that arrived, which is what the relay bills.
-    pub rtp_bytes: u64,
-    /// How many those were.
-    pub rtp_packets: u64,
+    /// UDP payload of every datagram that arrived and is billed, by its first bytes: RTP, and DTLS of type 23 and 32 to
+    /// 63.
+    pub billable_bytes: u64,
 }
 
 /// A client and its session at the relay.
@@ -78,6 +77,7 @@ pub struct Client {
     connected: bool,
     failure: Option<String>,
     refused_sends: u64,
+    loss: Option<Loss>,
     authorization: String,
     base: String,
     resource: String,
@@ -157,6 +157,7 @@ impl Client {
             connected: false,
             failure: None,
             refused_sends: 0,
+            loss: None,
             authorization,
             base: place.base.to_owned(),
             resource,
@@ -204,6 +205,21 @@ impl Client {
         self.refused_sends
     }
 
+    /// From now on this share of the RTP packets of this client is lost on the way, in both directions: one in
+    /// `one_in`, the same ones in every run.
+    pub fn lose_one_in(&mut self, one_in: u64) {
+        self.loss = Some(Loss {
+            one_in: one_in.max(1),
+            state: 0x9E37_79B9_7F4A_7C15,
+            lost: 0,
+        });
+    }
+
+    /// RTP packets that were lost on the way so.
+    pub fn lost(&self) -> u64 {
+        self.loss.as_ref().map_or(0, |loss| loss.lost)
+    }
+
     /// What it received; `None` for a publisher.
     pub fn subscriber(&mut self) -> Option<&mut Subscriber> {
         match &mut self.role {
@@ -239,7 +255,7 @@ impl Client {
     }
 
     /// Reads the socket until it is empty.
-    pub(crate) fn handle_readable(&mut self) {
+    pub fn handle_readable(&mut self) {
         let mut buffer = [0; DATAGRAM_MAX];
         loop {
             let (len, source) = match self.socket.recv_from(&mut buffer) {
@@ -249,9 +265,13 @@ impl Client {
             };
             let datagram = &buffer[..len];
             let now = Instant::now();
-            if let (Role::Subscriber(subscriber), Kind::Rtp) = (&mut self.role, classify(datagram)) {
-                subscriber.rtp_bytes += len as u64;
-                subscriber.rtp_packets += 1;
+            if let Role::Subscriber(subscriber) = &mut self.role
+                && is_billable(datagram)
+            {
+                subscriber.billable_bytes += len as u64;
+            }
+            if self.loss.as_mut().is_some_and(|loss| loss.takes(datagram)) {
+                continue;
             }
             let Ok(receive) = Receive::new(Protocol::Udp, source, self.local, datagram) else {
                 continue;
@@ -346,6 +366,13 @@ impl Client {
                     return;
                 }
                 Ok(Output::Transmit(transmit)) => {
+                    if self
+                        .loss
+                        .as_mut()
+                        .is_some_and(|loss| loss.takes(&transmit.contents))
+                    {
+                        continue;
+                    }
                     let sent = self.socket.send_to(&transmit.contents, transmit.destination);
                     self.refused_sends += u64::from(sent.is_err());
                 }
@@ -385,6 +412,32 @@ impl Client {
         self.failure = Some(why);
         // Far enough that a failed client is not polled again.
         self.deadline = self.epoch + Duration::from_secs(365 * 24 * 3600);
+    }
+}
+
+fn is_billable(datagram: &[u8]) -> bool {
+    classify(datagram) == Kind::Rtp || matches!(datagram, [23 | 32..=63, ..])
+}
+
+/// Which packets are lost: a fixed sequence of pseudo-random draws, so that a failure happens again.
+struct Loss {
+    one_in: u64,
+    state: u64,
+    lost: u64,
+}
+
+impl Loss {
+    fn takes(&mut self, datagram: &[u8]) -> bool {
+        if classify(datagram) != Kind::Rtp {
+            return false;
+        }
+        // Marsaglia's xorshift64.
+        self.state ^= self.state << 13;
+        self.state ^= self.state >> 7;
+        self.state ^= self.state << 17;
+        let lost = self.state.is_multiple_of(self.one_in);
+        self.lost += u64::from(lost);
+        lost
     }
 }
 

@@ -37,7 +37,7 @@ pub struct Ready {
     pub pid: u32,
 }
 
-/// A relay of ours. Dropped, it is told to stop and waited for.
+/// A relay of ours. Dropped, it is told to stop, twice if it waits for clients that will never leave.
 pub struct Relay {
     /// What it said when it was ready.
     pub ready: Ready,
@@ -134,18 +134,24 @@ impl Relay {
 
     /// SIGTERM, and how it ended.
     pub fn stop(mut self) -> Result<ExitStatus, Error> {
-        self.terminate()
+        self.terminate(STOP_MAX)
     }
 
-    fn terminate(&mut self) -> Result<ExitStatus, Error> {
+    /// Lets it drain for so long, then asks again, which ends it at once.
+    fn terminate(&mut self, drain: Duration) -> Result<ExitStatus, Error> {
         if let Some(status) = self.child.try_wait()? {
             return Ok(status);
         }
         kill_process(Pid::from_child(&self.child), Signal::TERM)?;
-        let end = Instant::now() + STOP_MAX;
-        while Instant::now() < end {
+        let start = Instant::now();
+        let mut asked_again = false;
+        while start.elapsed() < STOP_MAX {
             if let Some(status) = self.child.try_wait()? {
                 return Ok(status);
+            }
+            if start.elapsed() > drain && !asked_again {
+                kill_process(Pid::from_child(&self.child), Signal::TERM)?;
+                asked_again = true;
             }
             thread::sleep(Duration::from_millis(20));
         }
@@ -161,7 +167,7 @@ impl Relay {
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        drop(self.terminate());
+        drop(self.terminate(Duration::from_millis(200)));
     }
 }
 
