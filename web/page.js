@@ -3,7 +3,7 @@
  * document through textContent.
  */
 
-import { Call, Identity, MilliwayError, Relay } from "./milliway.js";
+import { Call, formatSat, Identity, MilliwayError, Relay } from "./milliway.js";
 import { showAccount, showBalance, showIdle } from "./page/balance.js";
 import { deviceSentence, fillPicker, openDevices, openOne } from "./page/devices.js";
 import { Tiles } from "./page/tiles.js";
@@ -115,7 +115,7 @@ async function credit(source) {
     const { credited_msat, available_msat, repeated } = await (live ? call.topup(token) : relay.topup(token));
     if (!live) showAccount({ available_msat });
     if (!live && document.body.dataset.step === "ended") showIdle();
-    $("topup-status").textContent = repeated ? "That token was used before; nothing was added." : `Added ${credited_msat} msat.`;
+    $("topup-status").textContent = repeated ? "That token was used before; nothing was added." : `Added ${formatSat(credited_msat)} sat.`;
     hideProblem();
   } catch (error) {
     $("topup-status").textContent = `Not topped up. ${error.message}`;
@@ -152,6 +152,7 @@ function askForToken() {
 
 async function join() {
   hideProblem();
+  $("topup-status").textContent = "";
   const name = $("name").value.trim();
   if (!name) return $("name").focus();
   showState("connecting");

@@ -41,14 +41,12 @@ export async function person(browser, options = {}) {
   return page;
 }
 
-/** The pages as they are in the folder now, to try a change without building the program again. */
+/** Scripts and styles as they are in the folder now, to try a change without building the program again. */
 function fromDisk(context) {
   const folder = new URL("../../", import.meta.url).pathname;
-  return context.route(/\/(static|room)\/|:\d+\/$/, async (route) => {
-    const { pathname } = new URL(route.request().url());
-    const file = pathname === "/" ? "index.html" : pathname.startsWith("/room/") ? "room.html" : pathname.slice("/static/".length);
+  return context.route("**/static/**", async (route) => {
     const response = await route.fetch();
-    await route.fulfill({ response, path: folder + file });
+    await route.fulfill({ response, path: folder + new URL(route.request().url()).pathname.slice("/static/".length) });
   });
 }
 
