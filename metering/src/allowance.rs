@@ -10,8 +10,9 @@
 use crate::{
     LeaseId, Msat, Rates, SessionId,
     meter::{self, UNITS_PER_BYTE, UNITS_PER_MSAT},
+    rate_limit::RateLimit,
+    report::{Report, Usage},
 };
-use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
 
 /// How often usage is reported while the meter runs: what a killed node can lose of its revenue.
@@ -62,58 +63,6 @@ pub enum Exhausted {
     /// The session is held, or the allowance was closed.
     #[error("the session is held")]
     Held,
-}
-
-/// What was used within one segment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Usage {
-    /// Bytes to the client.
-    pub bytes_out: u64,
-    /// Bytes from the client.
-    pub bytes_in: u64,
-    /// Time that counted.
-    pub nanoseconds: u64,
-    /// What it costs: rounded down while the segment runs, up once it closed.
-    pub debit: Msat,
-}
-
-impl Usage {
-    /// True when nothing was used at all.
-    pub const fn is_empty(&self) -> bool {
-        self.bytes_out == 0 && self.bytes_in == 0 && self.nanoseconds == 0
-    }
-
-    /// What it owes at `rates`, exactly.
-    pub fn owed(&self, rates: &Rates) -> u128 {
-        meter::owed(rates, self.bytes_out, self.bytes_in, self.nanoseconds)
-    }
-}
-
-/// What a shard tells the ledger about one lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Report {
-    /// The lease that was spent from.
-    pub lease: LeaseId,
-    /// The session that spent it.
-    pub session: SessionId,
-    /// The epoch of the lease that the shard knows.
-    pub epoch: u32,
-    /// Counts this lease's reports, from 1.
-    pub sequence: u64,
-    /// Counts this lease's segments, from 0.
-    pub segment: u32,
-    /// Used so far within the segment.
-    pub usage: Usage,
-    /// The cumulative grant that the shard knows.
-    pub granted: Msat,
-    /// A packet or the next second did not fit since the last report.
-    pub exhausted: bool,
-    /// Half of the last grant is used.
-    pub renew: bool,
-    /// The segment ends with this report; `usage.debit` is rounded up.
-    pub closed: bool,
-    /// The lease ends with this report.
-    pub last: bool,
 }
 
 /// One meter and what it may spend.
@@ -481,46 +430,6 @@ impl Allowance {
         let granted = u128::from(self.granted.get()) * UNITS_PER_MSAT;
         self.renew_at = used + granted.saturating_sub(used) / 2;
         self.renew_told = false;
-    }
-}
-
-/// A token bucket of one second, in exact units. What the clock costs comes off the refill.
-#[derive(Clone, Debug)]
-struct RateLimit {
-    capacity: u128,
-    refill_per_nanosecond: u128,
-    level: u128,
-    filled_at: Option<Instant>,
-}
-
-impl RateLimit {
-    fn new(max_msat_per_second: u64, msat_per_second: u64) -> Self {
-        let refill = max_msat_per_second.saturating_sub(msat_per_second);
-        let capacity = u128::from(refill) * UNITS_PER_MSAT;
-        Self {
-            capacity,
-            refill_per_nanosecond: u128::from(refill),
-            level: capacity,
-            filled_at: None,
-        }
-    }
-
-    fn take(&mut self, units: u128, now: Instant) -> Result<(), Exhausted> {
-        let filled_at = *self.filled_at.get_or_insert(now);
-        let passed = now
-            .saturating_duration_since(filled_at)
-            .as_nanos()
-            .min(u128::from(u64::MAX));
-        self.level = self
-            .capacity
-            .min(self.level + passed * self.refill_per_nanosecond);
-        self.filled_at = Some(filled_at.max(now));
-        self.level = self.level.checked_sub(units).ok_or(Exhausted::RateLimited)?;
-        Ok(())
-    }
-
-    fn give_back(&mut self, units: u128) {
-        self.level = self.capacity.min(self.level + units);
     }
 }
 

@@ -26,9 +26,7 @@ pub use rows::{LeaseState, LeaseView, Totals};
 pub use verify::{Fault, Proof, verify};
 pub use vouchers::Credited;
 
-use crate::{
-    AccountId, LeaseId, Msat, Rates, Service, SessionId, Voucher, allowance::Report, receipt::Receipt,
-};
+use crate::{AccountId, LeaseId, Msat, Rates, Service, SessionId, Voucher, receipt::Receipt, report::Report};
 use redb::{Database, ReadableDatabase, StorageBackend};
 use rows::Books;
 use std::path::{Path, PathBuf};
@@ -252,7 +250,7 @@ impl Ledger {
     /// had reported, and the rest of them is released.
     pub fn open(path: &Path, now: u64) -> Result<(Self, Recovery), LedgerError> {
         let mut ledger = Self {
-            database: Database::create(path)?,
+            database: builder().create(path)?,
             path: Some(path.to_owned()),
         };
         let recovery = ledger.recover(now)?;
@@ -262,7 +260,7 @@ impl Ledger {
     /// Opens the books again after their file failed under a running node: its leases go on, nothing is recovered.
     pub fn reopen(path: &Path) -> Result<Self, LedgerError> {
         Ok(Self {
-            database: Database::create(path)?,
+            database: builder().create(path)?,
             path: Some(path.to_owned()),
         })
     }
@@ -270,7 +268,7 @@ impl Ledger {
     /// As `open`, on storage of the caller's: memory, or a disk that fails on purpose.
     pub fn open_on(backend: impl StorageBackend, now: u64) -> Result<(Self, Recovery), LedgerError> {
         let mut ledger = Self {
-            database: Database::builder().create_with_backend(backend)?,
+            database: builder().create_with_backend(backend)?,
             path: None,
         };
         let recovery = ledger.recover(now)?;
@@ -359,6 +357,15 @@ impl Books<'_> {
             Command::Refund { account } => self.refund(account),
         }
     }
+}
+
+/// The books are small rows; redb's own default would let its cache grow to a gigabyte.
+const CACHE_BYTES: usize = 64 << 20;
+
+fn builder() -> redb::Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES);
+    builder
 }
 
 /// Opens a file for reading and writing only if it is there: proving a ledger must not begin one.

@@ -15,14 +15,17 @@ pub mod lease;
 pub mod ledger;
 pub mod meter;
 pub mod msat;
+mod rate_limit;
 pub mod receipt;
+pub mod report;
 pub mod tariff;
 pub mod voucher;
 
-pub use allowance::{Allowance, Direction, Exhausted, Report, Usage};
+pub use allowance::{Allowance, Direction, Exhausted};
 pub use identifier::{AccountId, LeaseId, SessionId};
 pub use ladder::{Ladder, LadderConfig, Step};
 pub use ledger::Ledger;
 pub use msat::Msat;
+pub use report::{Report, Usage};
 pub use tariff::{Rates, Service, Tariff};
 pub use voucher::Voucher;

@@ -4,7 +4,7 @@ use super::{
     LedgerError,
     rows::{self, MEMO_OLD_EPOCH, MEMO_UNCOLLECTED, Totals},
 };
-use crate::{AccountId, LeaseId, Msat, Service, SessionId, allowance::Usage};
+use crate::{AccountId, LeaseId, Msat, Service, SessionId, report::Usage};
 use redb::ReadTransaction;
 use serde::{Deserialize, Serialize};
 

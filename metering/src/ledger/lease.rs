@@ -7,10 +7,9 @@ use super::{
     rows::{Books, LeaseState, LeaseView, SessionRow},
 };
 use crate::{
-    LeaseId, Msat,
-    allowance::{Report, Usage},
-    lease, meter,
+    LeaseId, Msat, lease, meter,
     receipt::Terms,
+    report::{Report, Usage},
 };
 use redb::ReadableTable;
 

@@ -4,7 +4,7 @@ use super::{
     Cap, LedgerError,
     journal::{Entry, Kind},
 };
-use crate::{AccountId, LeaseId, Msat, Rates, Service, SessionId, allowance::Usage, meter, receipt};
+use crate::{AccountId, LeaseId, Msat, Rates, Service, SessionId, meter, receipt, report::Usage};
 use redb::{
     AccessGuard, ReadTransaction, ReadableTable, Table, TableDefinition, TableError, WriteTransaction,
 };

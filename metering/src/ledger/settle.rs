@@ -7,10 +7,9 @@ use super::{
     rows::{self, Books, LeaseState, LeaseView, SessionRow},
 };
 use crate::{
-    LeaseId, Msat, SessionId,
-    allowance::{Report, Usage},
-    meter,
+    LeaseId, Msat, SessionId, meter,
     receipt::{Receipt, Segment},
+    report::{Report, Usage},
 };
 use redb::ReadTransaction;
 

@@ -132,6 +132,11 @@ impl Desk {
     }
 
     fn follow_up(&mut self, then: Then, result: Result<Outcome, Refusal>, now: Instant) {
+        if result == Err(Refusal::VoucherConflict) {
+            // An issuer that signs two vouchers under one id is broken or compromised.
+            tracing::error!("a voucher's id came again with other claims; it was refused");
+            metrics::counter!("milliway_auth_failures_total", "reason" => "voucher-conflict").increment(1);
+        }
         match (then, result) {
             (Then::Nothing, _) => {}
             (Then::Report { lease }, _) => self.confirm(lease, now),
