@@ -31,14 +31,20 @@ fn in_fib_trie(text: &str) -> Vec<Ipv4Addr> {
 
 /// IPv6 addresses: 32 hex digits at each line's start.
 fn in_if_inet6(text: &str) -> Vec<Ipv6Addr> {
-    let address = |line: &str| u128::from_str_radix(line.split_whitespace().next()?, 16).ok().map(Ipv6Addr::from);
+    let address = |line: &str| {
+        u128::from_str_radix(line.split_whitespace().next()?, 16)
+            .ok()
+            .map(Ipv6Addr::from)
+    };
     text.lines().filter_map(address).collect()
 }
 
 /// Can a client elsewhere use this address?
 fn usable(address: &IpAddr) -> bool {
     match address {
-        IpAddr::V4(address) => !address.is_loopback() && !address.is_link_local() && !address.is_unspecified(),
+        IpAddr::V4(address) => {
+            !address.is_loopback() && !address.is_link_local() && !address.is_unspecified()
+        }
         IpAddr::V6(address) => {
             !address.is_loopback() && !address.is_unicast_link_local() && !address.is_unspecified()
         }

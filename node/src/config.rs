@@ -27,6 +27,8 @@ impl std::fmt::Display for Mistake {
 /// A type that a configuration value can have.
 trait Setting: Sized {
     fn read(value: &DeValue<'_>) -> Result<Self, String>;
+    /// The value as TOML.
+    #[cfg(test)]
     fn write(&self) -> String;
 }
 
@@ -34,6 +36,7 @@ impl Setting for bool {
     fn read(value: &DeValue<'_>) -> Result<bool, String> {
         value.as_bool().ok_or_else(|| "must be true or false".into())
     }
+    #[cfg(test)]
     fn write(&self) -> String {
         self.to_string()
     }
@@ -45,6 +48,7 @@ impl Setting for u64 {
         let integer = value.as_integer().ok_or_else(wrong)?;
         u64::from_str_radix(integer.as_str(), integer.radix()).map_err(|_| wrong())
     }
+    #[cfg(test)]
     fn write(&self) -> String {
         self.to_string()
     }
@@ -54,6 +58,7 @@ impl Setting for String {
     fn read(value: &DeValue<'_>) -> Result<String, String> {
         Ok(value.as_str().ok_or("must be a text in quotes")?.to_owned())
     }
+    #[cfg(test)]
     fn write(&self) -> String {
         toml::Value::from(self.as_str()).to_string()
     }
@@ -67,6 +72,7 @@ macro_rules! text_setting {
                 let read: fn(&str) -> Option<$type> = $read;
                 value.as_str().and_then(read).ok_or_else(|| format!("must be {}", $wanted))
             }
+            #[cfg(test)]
             fn write(&self) -> String {
                 let write: fn(&$type) -> String = $write;
                 write(self).write()
@@ -86,23 +92,27 @@ text_setting! {
 impl<T: Setting> Setting for Vec<T> {
     fn read(value: &DeValue<'_>) -> Result<Vec<T>, String> {
         let list = value.as_array().ok_or("must be a list in brackets")?;
-        list.iter().map(|item| T::read(item.get_ref()).map_err(|wrong| format!("each entry {wrong}"))).collect()
+        list.iter()
+            .map(|item| T::read(item.get_ref()).map_err(|wrong| format!("each entry {wrong}")))
+            .collect()
     }
+    #[cfg(test)]
     fn write(&self) -> String {
-        format!("[{}]", self.iter().map(Setting::write).collect::<Vec<_>>().join(", "))
+        format!(
+            "[{}]",
+            self.iter().map(Setting::write).collect::<Vec<_>>().join(", ")
+        )
     }
 }
 
-/// One key of the table, for `--help`-like listings and for the example file.
-pub(crate) struct Key {
-    /// The section it stands in.
-    pub(crate) section: &'static str,
-    /// Its name.
-    pub(crate) name: &'static str,
-    /// What it means.
-    pub(crate) meaning: &'static str,
-    /// Its default, as TOML.
-    pub(crate) default: String,
+/// One key of the table.
+struct Key {
+    section: &'static str,
+    name: &'static str,
+    #[cfg(test)]
+    meaning: &'static str,
+    #[cfg(test)]
+    default: String,
 }
 
 macro_rules! settings {
@@ -158,14 +168,15 @@ macro_rules! settings {
                     _ => "",
                 }
             }
-            /// Every key with its meaning and default.
-            pub(crate) fn keys() -> Vec<Key> {
-                let config = Config::default();
+            /// Every key.
+            fn keys() -> Vec<Key> {
                 vec![$($(Key {
                     section: stringify!($section),
                     name: stringify!($key),
+                    #[cfg(test)]
                     meaning: concat!($($meaning),+).trim(),
-                    default: Setting::write(&config.$section.$key),
+                    #[cfg(test)]
+                    default: Setting::write(&Config::default().$section.$key),
                 },)*)*]
             }
         }
@@ -196,7 +207,8 @@ settings! {
     http: Http {
         /// Where it listens. Port 0 means any free port.
         listen: SocketAddr = local(8080);
-        /// The address clients know this relay by, without a final slash; proofs are checked against it. Empty means http:// and the address it listens on.
+        /// The address clients know this relay by, without a final slash; proofs are checked against it.
+        /// Empty means http:// and the address it listens on.
         public_url: String = String::new();
         /// Connections open at the same time; further ones wait in the kernel's queue.
         connections_max: u64 = 4096, in 1..=1_000_000;
@@ -204,7 +216,8 @@ settings! {
         connections_per_source_max: u64 = 256, in 1..=1_000_000;
         /// A client has this long to send its request head, and again for its body.
         request_timeout_seconds: u64 = 10, in 1..=300;
-        /// Calls a second that one IPv4 address or IPv6 /56 may make, in the long run. Pages and /healthz are not counted.
+        /// Calls a second that one IPv4 address or IPv6 /56 may make, in the long run. Pages and /healthz are
+        /// not counted.
         requests_per_second: u64 = 50, in 1..=1_000_000;
         /// Calls that one source may make at once before the rate above applies.
         requests_burst: u64 = 200, in 1..=1_000_000;
@@ -213,7 +226,8 @@ settings! {
     sfu: Sfu {
         /// The UDP port of all calls. Port 0 means any free port.
         listen: SocketAddr = local(5004);
-        /// Addresses put into ICE candidates. Empty means the address it listens on, and for a wildcard every usable address of this machine.
+        /// Addresses put into ICE candidates. Empty means the address it listens on, and for a wildcard every
+        /// usable address of this machine.
         advertise: Vec<IpAddr> = Vec::new();
         /// Sessions at the same time on this node.
         sessions_max: u64 = 10_000, in 1..=10_000_000;
@@ -224,13 +238,15 @@ settings! {
     turn: Turn {
         /// The UDP port of the TURN server. Port 0 means any free port.
         listen: SocketAddr = local(3478);
-        /// Addresses put into XOR-RELAYED-ADDRESS and iceServers. Empty means the address it listens on, and for a wildcard every usable address of this machine.
+        /// Addresses put into XOR-RELAYED-ADDRESS and iceServers. Empty means the address it listens on, and
+        /// for a wildcard every usable address of this machine.
         advertise: Vec<IpAddr> = Vec::new();
         /// How long a username from /v1/turn/credentials can make new allocations.
         credential_ttl_seconds: u64 = 600, in 30..=86_400;
         /// Usernames valid at the same time for one account.
         credentials_per_account_max: u64 = 32, in 1..=10_000;
-        /// Let clients reach peers on this machine's loopback addresses. `dev` turns it on, so that everything works on one machine; never do so in production.
+        /// Let clients reach peers on this machine's loopback addresses. `dev` turns it on, so that
+        /// everything works on one machine; never do so in production.
         allow_loopback_peers: bool = false;
     }
     /// DSIP over QUIC. Not built yet: nothing listens there.
@@ -251,7 +267,8 @@ settings! {
         /// How far clocks may be apart.
         leeway_seconds: u64 = 30, in 0..=300;
     }
-    /// Prices, in msat. 1 MB is 1,000,000 bytes; out is to the client, in is from the client (TURN: to the peer).
+    /// Prices, in msat. 1 MB is 1,000,000 bytes; out is to the client, in is from the client (TURN: to the
+    /// peer).
     tariff: Tariff {
         /// Name of the SFU's tariff.
         sfu_id: String = "sfu-1".into();
@@ -299,7 +316,8 @@ settings! {
     }
     /// Rooms.
     room: Room {
-        /// Video codecs a publisher is answered with, the first that it offers; `*` is whatever it offers first.
+        /// Video codecs a publisher is answered with, the first that it offers; `*` is whatever it offers
+        /// first.
         video_codecs: Vec<String> = vec!["VP8".into(), "H264".into(), "*".into()];
         /// Members of one room, publishers and subscribers together.
         members_max: u64 = 64, in 2..=64;
@@ -330,20 +348,40 @@ impl Config {
             let name = path.display().to_string();
             match std::fs::read_to_string(path) {
                 Ok(text) => config.read(&name, &text, &mut mistakes),
-                Err(error) => mistakes.push(Mistake { place: name, what: format!("cannot be read: {error}") }),
+                Err(error) => mistakes.push(Mistake {
+                    place: name,
+                    what: format!("cannot be read: {error}"),
+                }),
             }
         }
         config.read_environment(environment, &mut mistakes);
-        config.check(file.map_or("configuration".into(), |path| path.display().to_string()), &mut mistakes);
-        if mistakes.is_empty() { Ok(config) } else { Err(mistakes) }
+        config.check(
+            file.map_or("configuration".into(), |path| path.display().to_string()),
+            &mut mistakes,
+        );
+        if mistakes.is_empty() {
+            Ok(config)
+        } else {
+            Err(mistakes)
+        }
     }
 
     fn read(&mut self, name: &str, text: &str, mistakes: &mut Vec<Mistake>) {
-        let line = |at: usize| 1 + text.as_bytes().iter().take(at).filter(|byte| **byte == b'\n').count();
+        let line = |at: usize| {
+            1 + text
+                .as_bytes()
+                .iter()
+                .take(at)
+                .filter(|byte| **byte == b'\n')
+                .count()
+        };
         let (document, errors) = DeTable::parse_recoverable(text);
         for error in errors {
             let place = format!("{name}:{}", error.span().map_or(1, |span| line(span.start)));
-            mistakes.push(Mistake { place, what: error.message().to_owned() });
+            mistakes.push(Mistake {
+                place,
+                what: error.message().to_owned(),
+            });
         }
         let mut found = Vec::new();
         for (section, content) in document.get_ref() {
@@ -361,12 +399,18 @@ impl Config {
             }
             for (key, value) in table {
                 if let Err(wrong) = self.set(section_name, key.get_ref(), value.get_ref()) {
-                    found.push((line(key.span().start), format!("{section_name}.{}: {wrong}", key.get_ref())));
+                    found.push((
+                        line(key.span().start),
+                        format!("{section_name}.{}: {wrong}", key.get_ref()),
+                    ));
                 }
             }
         }
         found.sort();
-        let placed = found.into_iter().map(|(line, what)| Mistake { place: format!("{name}:{line}"), what });
+        let placed = found.into_iter().map(|(line, what)| Mistake {
+            place: format!("{name}:{line}"),
+            what,
+        });
         mistakes.extend(placed);
     }
 
@@ -376,7 +420,9 @@ impl Config {
         mistakes: &mut Vec<Mistake>,
     ) {
         for (variable, text) in environment {
-            let Some((section, key)) = variable.strip_prefix("MILLIWAY_").and_then(|rest| rest.split_once("__"))
+            let Some((section, key)) = variable
+                .strip_prefix("MILLIWAY_")
+                .and_then(|rest| rest.split_once("__"))
             else {
                 continue;
             };
@@ -396,22 +442,34 @@ impl Config {
                 Err(_) => set(self, &quoted),
             };
             if let Err(what) = wrong {
-                mistakes.push(Mistake { place: variable, what });
+                mistakes.push(Mistake {
+                    place: variable,
+                    what,
+                });
             }
         }
     }
 
     /// What one key alone cannot know.
     fn check(&self, place: String, mistakes: &mut Vec<Mistake>) {
-        let mut wrong = |what: &str| mistakes.push(Mistake { place: place.clone(), what: what.to_owned() });
+        let mut wrong = |what: &str| {
+            mistakes.push(Mistake {
+                place: place.clone(),
+                what: what.to_owned(),
+            })
+        };
         let ladder = &self.ladder;
         if !(ladder.audio_only_below_seconds < ladder.reduced_below_seconds
             && ladder.reduced_below_seconds < ladder.warned_below_seconds)
         {
-            wrong("ladder: audio_only_below_seconds, reduced_below_seconds and warned_below_seconds must rise in this order");
+            wrong(
+                "ladder: audio_only_below_seconds, reduced_below_seconds and warned_below_seconds must rise in this order",
+            );
         }
         let url = &self.http.public_url;
-        let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+        let host = url
+            .strip_prefix("https://")
+            .or_else(|| url.strip_prefix("http://"));
         if !url.is_empty() && host.is_none_or(|host| host.is_empty() || host.contains(['?', '#', ' '])) {
             wrong("http.public_url must be like https://relay.example, without query or fragment");
         }

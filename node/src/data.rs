@@ -19,13 +19,19 @@ pub(crate) struct Data {
 impl Data {
     /// The folder at `path`, which may not exist yet.
     pub(crate) fn at(path: &Path) -> Data {
-        Data { folder: path.to_owned() }
+        Data {
+            folder: path.to_owned(),
+        }
     }
 
     /// Makes the folder, or sees that an existing one is nobody else's to read.
     pub(crate) fn prepare(&self) -> Result<(), String> {
         let named = |error: std::io::Error| format!("data folder {}: {error}", self.folder.display());
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.folder).map_err(named)?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.folder)
+            .map_err(named)?;
         let mode = fs::metadata(&self.folder).map_err(named)?.permissions().mode() & 0o777;
         if mode & 0o077 != 0 {
             fs::set_permissions(&self.folder, PermissionsExt::from_mode(0o700)).map_err(named)?;
@@ -44,7 +50,10 @@ impl Data {
         if path.is_file() {
             return Ok(path);
         }
-        Err(format!("{} does not exist; name the relay's folder with --data", path.display()))
+        Err(format!(
+            "{} does not exist; name the relay's folder with --data",
+            path.display()
+        ))
     }
 
     /// A private key of the relay, made on first use.
@@ -66,7 +75,11 @@ impl Data {
     pub(crate) fn admin_token_file(&self) -> Result<PathBuf, String> {
         let path = self.path("admin.token");
         let token = URL_SAFE_NO_PAD.encode(rand::rng().random::<[u8; 32]>());
-        let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        let made = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path);
         match made.and_then(|mut file| writeln!(file, "{token}")) {
             Ok(()) => Ok(path),
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(path),
@@ -94,11 +107,17 @@ mod tests {
         assert_eq!(*data.key("relay.jwk").unwrap().did(), first);
         let token = data.admin_token_file().unwrap();
         let text = fs::read_to_string(&token).unwrap();
-        assert_eq!(fs::read_to_string(data.admin_token_file().unwrap()).unwrap(), text);
+        assert_eq!(
+            fs::read_to_string(data.admin_token_file().unwrap()).unwrap(),
+            text
+        );
         for path in [data.path("relay.jwk"), token] {
             assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
         }
-        let mode = fs::metadata(folder.path().join("deep/data")).unwrap().permissions().mode();
+        let mode = fs::metadata(folder.path().join("deep/data"))
+            .unwrap()
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o700);
     }
 

@@ -29,7 +29,9 @@ pub(crate) fn run(arguments: &DevArguments) -> Result<(), String> {
     config.auth.allow_bearer = true;
     config.auth.issuers.push(issuer.did().clone());
     config.turn.allow_loopback_peers = true;
-    tracing::warn!("dev: the faucet gives tokens to everybody, and TURN reaches peers on this machine's loopback");
+    tracing::warn!(
+        "dev: the faucet gives tokens to everybody, and TURN reaches peers on this machine's loopback"
+    );
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -62,8 +64,13 @@ pub(crate) fn run(arguments: &DevArguments) -> Result<(), String> {
 
 /// File and environment, then flags.
 fn configuration(arguments: &DevArguments) -> Result<Config, String> {
-    let mut config = Config::load(arguments.config.as_deref(), std::env::vars())
-        .map_err(|mistakes| mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\nmilliway: "))?;
+    let mut config = Config::load(arguments.config.as_deref(), std::env::vars()).map_err(|mistakes| {
+        mistakes
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join("\nmilliway: ")
+    })?;
     if let Some(data) = &arguments.data {
         config.relay.data.clone_from(data);
     }
@@ -88,8 +95,12 @@ fn configuration(arguments: &DevArguments) -> Result<Config, String> {
 fn log_to_standard_error() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("MILLIWAY_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let _ = log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init();
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    let _ = log
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .try_init();
 }
 
 /// The signals that matter.

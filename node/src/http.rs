@@ -73,7 +73,10 @@ pub(crate) fn router(relay: &Arc<Relay>) -> Router {
         .route("/problems/{slug}", get(pages::problem))
         .fallback(async || Problem::new("not-found", "No such resource; the call page is at /room/NAME."))
         .method_not_allowed_fallback(async || {
-            Problem::new("method-not-allowed", "Use a method that this resource has; see the Allow header.")
+            Problem::new(
+                "method-not-allowed",
+                "Use a method that this resource has; see the Allow header.",
+            )
         })
         .layer(axum::middleware::map_response(with_security_headers))
         .with_state(relay.clone())
@@ -81,9 +84,16 @@ pub(crate) fn router(relay: &Arc<Relay>) -> Router {
 
 /// Refuses callers that ask too often.
 async fn limited(State(relay): State<Arc<Relay>>, request: Request, next: Next) -> Response {
-    let source = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
+    let source = request
+        .extensions()
+        .get::<ConnectInfo<SocketAddr>>()
+        .map(|info| info.0.ip());
     if source.is_some_and(|source| !relay.sources.call(source, clock::now())) {
-        return Problem::new("rate-limited", "Wait a second before the next call from this address.").into_response();
+        return Problem::new(
+            "rate-limited",
+            "Wait a second before the next call from this address.",
+        )
+        .into_response();
     }
     let mut response = next.run(request).await;
     // A fresh nonce with every answer spares most clients a 401 (RFC 9449 section 8.2).
@@ -108,10 +118,13 @@ async fn with_security_headers(mut response: Response) -> Response {
 /// Accepts connections until the relay closes its door, and lets the open ones finish what they are at.
 pub(crate) async fn serve(relay: Arc<Relay>, listener: TcpListener) {
     let service = TowerToHyperService::new(router(&relay));
-    let connections_max = usize::try_from(relay.config.http.connections_max).unwrap_or(Semaphore::MAX_PERMITS);
+    let connections_max =
+        usize::try_from(relay.config.http.connections_max).unwrap_or(Semaphore::MAX_PERMITS);
     let connections = Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS)));
     loop {
-        let Ok(place) = connections.clone().acquire_owned().await else { return };
+        let Ok(place) = connections.clone().acquire_owned().await else {
+            return;
+        };
         let (stream, source) = tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok(accepted) => accepted,
@@ -136,7 +149,12 @@ pub(crate) async fn serve(relay: Arc<Relay>, listener: TcpListener) {
     }
 }
 
-async fn connection(relay: &Relay, routes: TowerToHyperService<Router>, stream: TcpStream, source: SocketAddr) {
+async fn connection(
+    relay: &Relay,
+    routes: TowerToHyperService<Router>,
+    stream: TcpStream,
+    source: SocketAddr,
+) {
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(ConnectInfo(source));

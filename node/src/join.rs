@@ -49,7 +49,10 @@ impl Relay {
 
     async fn admit(&self, join: Join) -> Result<Joined, Problem> {
         if self.is_draining() {
-            return Err(Problem::new("draining", "This relay is shutting down; use another one."));
+            return Err(Problem::new(
+                "draining",
+                "This relay is shutting down; use another one.",
+            ));
         }
         names::check("room", &join.room)?;
         names::check("name", &join.name)?;
@@ -76,7 +79,10 @@ impl Relay {
             }
             Ok(Ok(Err(refused))) => {
                 self.leave(session, EndReason::Internal);
-                Err(Problem::new("capacity", format!("This relay has no place for the session: {refused}.")))
+                Err(Problem::new(
+                    "capacity",
+                    format!("This relay has no place for the session: {refused}."),
+                ))
             }
             _ => {
                 self.leave(session, EndReason::Internal);
@@ -138,11 +144,16 @@ impl Relay {
             return Err(problem);
         }
         if admitted.step != Step::Full {
-            self.registry().at_shard(session, Command::SetStep { session, step: admitted.step });
+            self.registry().at_shard(
+                session,
+                Command::SetStep {
+                    session,
+                    step: admitted.step,
+                },
+            );
         }
         Ok((joined, opened))
     }
-
 }
 
 /// What the ledger has to know to let a session in.

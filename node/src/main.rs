@@ -4,9 +4,9 @@
 //! DSIP over WebSocket), the cashier in front of the ledger, and the shards that carry the packets, which are plain
 //! threads that run the sans-IO cores.
 
+mod addresses;
 mod cashier;
 mod cli;
-mod addresses;
 mod clock;
 mod config;
 mod data;

@@ -58,9 +58,9 @@ impl From<Refused> for Problem {
     fn from(refused: Refused) -> Problem {
         let problem = Problem::new(refused.slug(), refused.to_string());
         match refused {
-            Refused::BalanceExhausted { available } => {
-                problem.with("available_msat", available.get()).with("topup", "/v1/topup")
-            }
+            Refused::BalanceExhausted { available } => problem
+                .with("available_msat", available.get())
+                .with("topup", "/v1/topup"),
             Refused::GrantUsedUp => problem.with("topup", "/v1/topup"),
             _ => problem,
         }

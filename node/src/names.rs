@@ -48,7 +48,19 @@ mod tests {
     #[test]
     fn markup_paths_and_invisible_tricks_are_refused() {
         let long = "x".repeat(65);
-        for name in ["", " x", "<img src=x>", "a/b", "..", "a\u{202e}b", "a\nb", "a\0", "\u{200b}", "%2e", long.as_str()] {
+        for name in [
+            "",
+            " x",
+            "<img src=x>",
+            "a/b",
+            "..",
+            "a\u{202e}b",
+            "a\nb",
+            "a\0",
+            "\u{200b}",
+            "%2e",
+            long.as_str(),
+        ] {
             assert_eq!(check("name", name).unwrap_err().slug(), "bad-name", "{name:?}");
         }
     }

@@ -97,7 +97,10 @@ impl Registry {
         permit: &Permit,
     ) -> Result<Place, Problem> {
         if self.places >= self.sessions_max {
-            return Err(Problem::new("capacity", "This relay is full; try again later or use another one."));
+            return Err(Problem::new(
+                "capacity",
+                "This relay is full; try again later or use another one.",
+            ));
         }
         let account = AccountId::new(permit.account());
         if self.per_account.get(&account).copied().unwrap_or_default() >= self.per_account_max {
@@ -105,11 +108,18 @@ impl Registry {
             return Err(Problem::new("capacity", detail));
         }
         let room: Arc<str> = room.into();
-        self.rooms.reserve(&room, name, &permit.subject().into(), session)?;
+        self.rooms
+            .reserve(&room, name, &permit.subject().into(), session)?;
         *self.per_account.entry(account.clone()).or_default() += 1;
         self.places += 1;
         let shard = shard_of(&room, self.shards.len());
-        Ok(Place { session, account, room, name: name.map(str::to_owned), shard })
+        Ok(Place {
+            session,
+            account,
+            room,
+            name: name.map(str::to_owned),
+            shard,
+        })
     }
 
     /// Gives a reserved place back.
@@ -145,11 +155,16 @@ impl Registry {
             self.end(old, EndReason::Replaced);
         }
         if self.shards[place.shard].send(at_shard).is_err() {
-            return Err(Problem::new("capacity", "This relay is too busy for another session; try again."));
+            return Err(Problem::new(
+                "capacity",
+                "This relay is too busy for another session; try again.",
+            ));
         }
         self.sessions.insert(place.session, session);
         let joined = match self.rooms.room(&place.room) {
-            Some(room) => room.join(member).map_err(|full| Problem::new("capacity", full.to_string())),
+            Some(room) => room
+                .join(member)
+                .map_err(|full| Problem::new("capacity", full.to_string())),
             None => Err(Problem::internal(&"a reserved room is gone")),
         };
         match joined {
@@ -159,7 +174,10 @@ impl Registry {
             }
             Err(problem) => {
                 self.sessions.remove(&place.session);
-                let close = Command::CloseSfu { session: place.session, reason: EndReason::Internal.close_reason() };
+                let close = Command::CloseSfu {
+                    session: place.session,
+                    reason: EndReason::Internal.close_reason(),
+                };
                 let _ = self.shards[place.shard].send(close);
                 Err(problem)
             }
@@ -168,7 +186,9 @@ impl Registry {
 
     /// Tells the session's shard something. A shard that cannot take it has lost track of the session, which ends.
     pub(crate) fn at_shard(&mut self, session: SessionId, command: Command) {
-        let Some(shard) = self.sessions.get(&session).map(|known| known.shard) else { return };
+        let Some(shard) = self.sessions.get(&session).map(|known| known.shard) else {
+            return;
+        };
         if self.shards[shard].send(command).is_err() {
             tracing::error!(shard, %session, "the shard's queue is full");
             self.end(session, EndReason::Internal);
@@ -181,15 +201,21 @@ impl Registry {
         session: SessionId,
         work: impl FnOnce(&mut sfu::room::Room) -> Vec<Change>,
     ) {
-        let Some(room) = self.sessions.get(&session).map(|known| known.room.clone()) else { return };
+        let Some(room) = self.sessions.get(&session).map(|known| known.room.clone()) else {
+            return;
+        };
         let changes = self.rooms.room(&room).map(work).unwrap_or_default();
         self.apply(changes);
     }
 
     /// Lines that the session still lacks (audio, video).
     pub(crate) fn lines_needed(&mut self, session: SessionId) -> (usize, usize) {
-        let Some(room) = self.sessions.get(&session).map(|known| known.room.clone()) else { return (0, 0) };
-        self.rooms.room(&room).map_or((0, 0), |room| room.lines_needed(session))
+        let Some(room) = self.sessions.get(&session).map(|known| known.room.clone()) else {
+            return (0, 0);
+        };
+        self.rooms
+            .room(&room)
+            .map_or((0, 0), |room| room.lines_needed(session))
     }
 
     /// Remembers the tag of a session's new ICE credentials.
@@ -216,7 +242,12 @@ impl Registry {
         let slow: Vec<SessionId> = self
             .sessions
             .iter()
-            .filter(|(_, session)| session.outbox.as_ref().is_some_and(|out| out.try_send(told.clone()).is_err()))
+            .filter(|(_, session)| {
+                session
+                    .outbox
+                    .as_ref()
+                    .is_some_and(|out| out.try_send(told.clone()).is_err())
+            })
             .map(|(id, _)| *id)
             .collect();
         for session in slow {
@@ -233,10 +264,15 @@ impl Registry {
     }
 
     fn remove(&mut self, session: SessionId, reason: EndReason, at_shard: bool) -> Vec<Change> {
-        let Some(gone) = self.sessions.remove(&session) else { return Vec::new() };
+        let Some(gone) = self.sessions.remove(&session) else {
+            return Vec::new();
+        };
         tracing::info!(%session, reason = reason.as_str(), "session ended");
         if at_shard {
-            let close = Command::CloseSfu { session, reason: reason.close_reason() };
+            let close = Command::CloseSfu {
+                session,
+                reason: reason.close_reason(),
+            };
             // A full queue here only delays the end: the core closes by itself once the client's checks stop.
             let _ = self.shards[gone.shard].send(close);
         }
@@ -244,7 +280,11 @@ impl Registry {
             // A full outbox is dropped with the session, which its socket takes as the end.
             let _ = outbox.try_send(Told::Ended(reason));
         }
-        let changes = self.rooms.room(&gone.room).map(|room| room.leave(session)).unwrap_or_default();
+        let changes = self
+            .rooms
+            .room(&gone.room)
+            .map(|room| room.leave(session))
+            .unwrap_or_default();
         self.forget(&gone.account, &gone.room, gone.name.as_deref(), session);
         changes
     }
@@ -254,9 +294,22 @@ impl Registry {
         let mut queue = VecDeque::from(changes);
         while let Some(change) = queue.pop_front() {
             let (session, told) = match change {
-                Change::Route { subscriber, mid, source } => {
-                    let Some(shard) = self.sessions.get(&subscriber).map(|known| known.shard) else { continue };
-                    if self.shards[shard].send(Command::Route { subscriber, mid, source }).is_err() {
+                Change::Route {
+                    subscriber,
+                    mid,
+                    source,
+                } => {
+                    let Some(shard) = self.sessions.get(&subscriber).map(|known| known.shard) else {
+                        continue;
+                    };
+                    if self.shards[shard]
+                        .send(Command::Route {
+                            subscriber,
+                            mid,
+                            source,
+                        })
+                        .is_err()
+                    {
                         tracing::error!(shard, session = %subscriber, "the shard's queue is full");
                         queue.extend(self.remove(subscriber, EndReason::Internal, true));
                     }
@@ -266,8 +319,14 @@ impl Registry {
                 Change::Participants { subscriber, list } => (subscriber, Told::Participants(list)),
                 Change::NeedLines { subscriber, .. } => (subscriber, Told::NeedLines),
             };
-            let Some(known) = self.sessions.get(&session) else { continue };
-            if known.outbox.as_ref().is_some_and(|outbox| outbox.try_send(told).is_err()) {
+            let Some(known) = self.sessions.get(&session) else {
+                continue;
+            };
+            if known
+                .outbox
+                .as_ref()
+                .is_some_and(|outbox| outbox.try_send(told).is_err())
+            {
                 queue.extend(self.remove(session, EndReason::SlowClient, true));
             }
         }

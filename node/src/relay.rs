@@ -72,7 +72,9 @@ pub(crate) struct Relay {
 impl Relay {
     /// Sessions and rooms, for a moment.
     pub(crate) fn registry(&self) -> MutexGuard<'_, Registry> {
-        self.registry.lock().expect("nothing panics while it holds the registry")
+        self.registry
+            .lock()
+            .expect("nothing panics while it holds the registry")
     }
 
     /// Are no new sessions admitted any more?
@@ -100,7 +102,12 @@ impl Relay {
     /// The prices as clients see them: each quote holds from now on for the configured time.
     pub(crate) fn tariffs(&self) -> Vec<Value> {
         let valid_until = clock::unix() + self.config.tariff.valid_seconds;
-        let quote = |tariff: &Tariff| json!(Tariff { valid_until, ..tariff.clone() });
+        let quote = |tariff: &Tariff| {
+            json!(Tariff {
+                valid_until,
+                ..tariff.clone()
+            })
+        };
         self.prices.iter().map(quote).collect()
     }
 

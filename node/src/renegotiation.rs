@@ -23,7 +23,10 @@ fn lock(negotiation: &Arc<Mutex<Negotiation>>) -> MutexGuard<'_, Negotiation> {
 impl Relay {
     fn negotiation(&self, session: SessionId) -> Result<Arc<Mutex<Negotiation>>, Problem> {
         let gone = || Problem::new("not-found", "This session is over; start a new one.");
-        self.registry().session(session).map(|known| known.negotiation.clone()).ok_or_else(gone)
+        self.registry()
+            .session(session)
+            .map(|known| known.negotiation.clone())
+            .ok_or_else(gone)
     }
 
     /// Answers a further offer of the client. `Ok(None)` means glare: an offer of ours is out, and the client is to
@@ -41,7 +44,10 @@ impl Relay {
             Err(error) => return Err(error.into()),
         };
         self.agreed(session, &negotiation, answer.media, answer.transport);
-        Ok(Some((answer.sdp, answer.notes.iter().map(ToString::to_string).collect())))
+        Ok(Some((
+            answer.sdp,
+            answer.notes.iter().map(ToString::to_string).collect(),
+        )))
     }
 
     /// An offer of ours for the lines that the session lacks, if it lacks any and no other one is out.
@@ -80,12 +86,23 @@ impl Relay {
     ) -> Result<Option<Restarted>, Problem> {
         let negotiation = self.negotiation(session)?;
         let mut negotiation = lock(&negotiation);
-        let Some(client) = client.filter(|client| negotiation.remote_ice() != Some(client)) else { return Ok(None) };
+        let Some(client) = client.filter(|client| negotiation.remote_ice() != Some(client)) else {
+            return Ok(None);
+        };
         let transport = negotiation.restart_ice(&client.ufrag, &client.pwd)?;
-        let restarted = Restarted { fragment: negotiation.fragment(), etag: etag(&transport.local) };
+        let restarted = Restarted {
+            fragment: negotiation.fragment(),
+            etag: etag(&transport.local),
+        };
         let mut registry = self.registry();
         registry.set_etag(session, restarted.etag.clone());
-        registry.at_shard(session, Command::SetTransport { session, transport: Box::new(transport) });
+        registry.at_shard(
+            session,
+            Command::SetTransport {
+                session,
+                transport: Box::new(transport),
+            },
+        );
         Ok(Some(restarted))
     }
 
@@ -94,8 +111,20 @@ impl Relay {
         let (slots, published) = (negotiation.slots(), negotiation.published());
         let mut registry = self.registry();
         registry.set_etag(session, etag(&transport.local));
-        registry.at_shard(session, Command::SetTransport { session, transport: Box::new(transport) });
-        registry.at_shard(session, Command::SetMedia { session, media: Box::new(media) });
+        registry.at_shard(
+            session,
+            Command::SetTransport {
+                session,
+                transport: Box::new(transport),
+            },
+        );
+        registry.at_shard(
+            session,
+            Command::SetMedia {
+                session,
+                media: Box::new(media),
+            },
+        );
         registry.in_room(session, |room| {
             let mut changes = room.set_slots(session, slots);
             changes.extend(room.set_published(session, published));

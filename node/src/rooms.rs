@@ -42,7 +42,11 @@ pub(crate) fn shard_of(room: &str, shards: usize) -> usize {
 
 impl Rooms {
     pub(crate) fn new(rooms_max: usize, members_max: usize) -> Rooms {
-        Rooms { rooms: HashMap::new(), rooms_max, members_max }
+        Rooms {
+            rooms: HashMap::new(),
+            rooms_max,
+            members_max,
+        }
     }
 
     /// Rooms with anybody in them.
@@ -65,7 +69,10 @@ impl Rooms {
         session: SessionId,
     ) -> Result<(), Problem> {
         if !self.rooms.contains_key(room) && self.rooms.len() >= self.rooms_max {
-            return Err(Problem::new("capacity", "This relay has no place for another room; try again later."));
+            return Err(Problem::new(
+                "capacity",
+                "This relay has no place for another room; try again later.",
+            ));
         }
         let members_max = self.members_max;
         let entry = self.rooms.entry(room.clone()).or_insert_with(|| Entry {
@@ -82,7 +89,10 @@ impl Rooms {
             replaces = true;
         }
         if entry.sessions >= members_max + usize::from(replaces) {
-            return Err(Problem::new("capacity", "This room is full; wait until somebody leaves."));
+            return Err(Problem::new(
+                "capacity",
+                "This room is full; wait until somebody leaves.",
+            ));
         }
         if let Some(name) = name {
             let named = entry.names.entry(name.to_owned()).or_insert_with(|| Named {
@@ -104,19 +114,27 @@ impl Rooms {
         name: &str,
         session: SessionId,
     ) -> Result<Option<SessionId>, Problem> {
-        let named = self.rooms.get_mut(room).and_then(|entry| entry.names.get_mut(name));
+        let named = self
+            .rooms
+            .get_mut(room)
+            .and_then(|entry| entry.names.get_mut(name));
         match named {
             Some(named) if named.pending == Some(session) => {
                 named.pending = None;
                 Ok(named.current.replace(session))
             }
-            _ => Err(Problem::new("name-taken", "A newer session of yours has taken this name meanwhile.")),
+            _ => Err(Problem::new(
+                "name-taken",
+                "A newer session of yours has taken this name meanwhile.",
+            )),
         }
     }
 
     /// Gives the session's place and name back. An empty room is forgotten.
     pub(crate) fn leave(&mut self, room: &str, name: Option<&str>, session: SessionId) {
-        let Some(entry) = self.rooms.get_mut(room) else { return };
+        let Some(entry) = self.rooms.get_mut(room) else {
+            return;
+        };
         if let Some(name) = name
             && let Some(named) = entry.names.get_mut(name)
         {
@@ -144,8 +162,12 @@ mod tests {
     #[test]
     fn another_holder_cannot_take_a_name() {
         let (mut rooms, room) = (Rooms::new(2, 4), Arc::from("r"));
-        rooms.reserve(&room, Some("a"), &Arc::from("did:1"), id(1)).unwrap();
-        let refused = rooms.reserve(&room, Some("a"), &Arc::from("did:2"), id(2)).unwrap_err();
+        rooms
+            .reserve(&room, Some("a"), &Arc::from("did:1"), id(1))
+            .unwrap();
+        let refused = rooms
+            .reserve(&room, Some("a"), &Arc::from("did:2"), id(2))
+            .unwrap_err();
         assert_eq!(refused.slug(), "name-taken");
         rooms.reserve(&room, None, &Arc::from("did:2"), id(3)).unwrap();
     }
@@ -159,7 +181,10 @@ mod tests {
         rooms.leave(&room, Some("a"), id(2));
         rooms.reserve(&room, Some("a"), &holder, id(3)).unwrap();
         rooms.reserve(&room, Some("a"), &holder, id(4)).unwrap();
-        assert!(rooms.take_over(&room, "a", id(3)).is_err(), "a later one is on its way");
+        assert!(
+            rooms.take_over(&room, "a", id(3)).is_err(),
+            "a later one is on its way"
+        );
         rooms.leave(&room, Some("a"), id(3));
         assert_eq!(rooms.take_over(&room, "a", id(4)).unwrap(), Some(id(1)));
     }
@@ -168,7 +193,13 @@ mod tests {
     fn an_empty_room_is_forgotten_and_a_full_relay_opens_no_other() {
         let (mut rooms, room, holder) = (Rooms::new(1, 2), Arc::from("r"), Arc::from("did:1"));
         rooms.reserve(&room, Some("a"), &holder, id(1)).unwrap();
-        assert_eq!(rooms.reserve(&Arc::from("s"), None, &holder, id(2)).unwrap_err().slug(), "capacity");
+        assert_eq!(
+            rooms
+                .reserve(&Arc::from("s"), None, &holder, id(2))
+                .unwrap_err()
+                .slug(),
+            "capacity"
+        );
         rooms.leave(&room, Some("a"), id(1));
         assert_eq!(rooms.len(), 0);
         rooms.reserve(&Arc::from("s"), None, &holder, id(2)).unwrap();
@@ -179,7 +210,13 @@ mod tests {
         let (mut rooms, room, holder) = (Rooms::new(1, 2), Arc::from("r"), Arc::from("did:1"));
         rooms.reserve(&room, Some("a"), &holder, id(1)).unwrap();
         rooms.reserve(&room, Some("b"), &holder, id(2)).unwrap();
-        assert_eq!(rooms.reserve(&room, Some("c"), &holder, id(3)).unwrap_err().slug(), "capacity");
+        assert_eq!(
+            rooms
+                .reserve(&room, Some("c"), &holder, id(3))
+                .unwrap_err()
+                .slug(),
+            "capacity"
+        );
         rooms.reserve(&room, Some("a"), &holder, id(4)).unwrap();
     }
 }

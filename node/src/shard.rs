@@ -45,9 +45,16 @@ pub(crate) enum ShardEvent {
     /// DTLS is up.
     Connected { session: SessionId },
     /// The first authentic packet of a published m-line arrived.
-    Publishing { session: SessionId, mid: Mid, kind: Kind },
+    Publishing {
+        session: SessionId,
+        mid: Mid,
+        kind: Kind,
+    },
     /// The session is over.
-    Closed { session: SessionId, reason: sfu::CloseReason },
+    Closed {
+        session: SessionId,
+        reason: sfu::CloseReason,
+    },
 }
 
 /// What shards are made from.
@@ -96,7 +103,11 @@ impl ShardConfig {
     fn turn(&self, sfu: SocketAddr, turn: SocketAddr, relays: &RelayAddresses) -> turn_server::Config {
         let mut own_addresses = of_this_machine();
         own_addresses.extend(self.sfu_advertise.iter().chain(&self.turn_advertise));
-        own_addresses.extend([sfu.ip(), turn.ip()].into_iter().filter(|ip| !ip.is_unspecified()));
+        own_addresses.extend(
+            [sfu.ip(), turn.ip()]
+                .into_iter()
+                .filter(|ip| !ip.is_unspecified()),
+        );
         // Where the SFU is known under another address than it is bound to, clients name that one.
         let sfu_addresses = advertised(sfu, &self.sfu_advertise).into_iter().chain([sfu]);
         let mut own_listeners = self.other_ports.clone();
@@ -119,7 +130,10 @@ impl ShardConfig {
 
     /// Where relayed addresses are, for each family that there is.
     fn relays(&self, turn: SocketAddr) -> RelayAddresses {
-        let mut told: Vec<IpAddr> = advertised(turn, &self.turn_advertise).iter().map(SocketAddr::ip).collect();
+        let mut told: Vec<IpAddr> = advertised(turn, &self.turn_advertise)
+            .iter()
+            .map(SocketAddr::ip)
+            .collect();
         let one_machine = self.allow_loopback_peers && told.iter().all(IpAddr::is_loopback);
         if one_machine && told.iter().all(IpAddr::is_ipv4) {
             // For trying out IPv6 allocations on a machine that may have no other IPv6.
@@ -179,8 +193,14 @@ pub(crate) fn spawn(
     events: mpsc::Sender<ShardEvent>,
 ) -> io::Result<Shards> {
     let size = config.shards;
-    let Group { address: sfu, sockets: sfu_sockets } = bind_group(config.sfu_listen, size, Fragmentation::Forbidden)?;
-    let Group { address: turn, sockets: turn_sockets } = bind_group(config.turn_listen, size, Fragmentation::Allowed)?;
+    let Group {
+        address: sfu,
+        sockets: sfu_sockets,
+    } = bind_group(config.sfu_listen, size, Fragmentation::Forbidden)?;
+    let Group {
+        address: turn,
+        sockets: turn_sockets,
+    } = bind_group(config.turn_listen, size, Fragmentation::Allowed)?;
     let certificate = sfu::dtls::Certificate::generate();
     let fingerprint = certificate.fingerprint();
     let relays = config.relays(turn);
@@ -216,7 +236,13 @@ pub(crate) fn spawn(
     if config.allow_loopback_peers {
         tracing::warn!("TURN clients may reach loopback addresses of this machine");
     }
-    Ok(Shards { handles, threads, sfu, turn, fingerprint })
+    Ok(Shards {
+        handles,
+        threads,
+        sfu,
+        turn,
+        fingerprint,
+    })
 }
 
 /// The family of an address that is bound or told.

@@ -107,21 +107,43 @@ pub(crate) async fn start(
     let key = Arc::new(key);
     let metrics = Metrics::install()?;
     let listen = config.http.listen;
-    let listener = TcpListener::bind(listen).await.map_err(|error| format!("http {listen}: {error}"))?;
-    let http = listener.local_addr().map_err(|error| format!("http {listen}: {error}"))?;
+    let listener = TcpListener::bind(listen)
+        .await
+        .map_err(|error| format!("http {listen}: {error}"))?;
+    let http = listener
+        .local_addr()
+        .map_err(|error| format!("http {listen}: {error}"))?;
     let prices = prices(&config);
     let (cashier, ledger) = cashier::open(
-        CashierConfig { ledger: data.ledger(), ladder: ladder(&config), tariffs: prices.clone(), key: key.clone() },
+        CashierConfig {
+            ledger: data.ledger(),
+            ladder: ladder(&config),
+            tariffs: prices.clone(),
+            key: key.clone(),
+        },
         clock::unix_ns(),
     )
     .map_err(|error| error.to_string())?;
     let (events, events_of_shards) = mpsc::channel(SHARD_EVENTS_MAX);
-    let shards = shard::spawn(ShardConfig::new(&config, http), cashier.clone(), events)
-        .map_err(|error| format!("sfu {} or turn {}: {error}", config.sfu.listen, config.turn.listen))?;
-    ledger.start(shards.handles()).map_err(|error| format!("the cashier's thread: {error}"))?;
+    let shards = shard::spawn(ShardConfig::new(&config, http), cashier.clone(), events).map_err(|error| {
+        format!(
+            "sfu {} or turn {}: {error}",
+            config.sfu.listen, config.turn.listen
+        )
+    })?;
+    ledger
+        .start(shards.handles())
+        .map_err(|error| format!("the cashier's thread: {error}"))?;
 
     let public_url = match config.http.public_url.as_str() {
-        "" => format!("http://{http}"),
+        // A wildcard is nowhere to connect to.
+        "" => format!(
+            "http://{}",
+            advertised(http, &config.sfu.advertise)
+                .first()
+                .copied()
+                .unwrap_or(http)
+        ),
         url => url.to_owned(),
     };
     let (sfu, turn) = (shards.sfu_address(), shards.turn_address());
@@ -158,7 +180,13 @@ pub(crate) async fn start(
     tokio::spawn(relay.clone().follow_shards(events_of_shards));
     tokio::spawn(http::serve(relay.clone(), listener));
     tokio::spawn(tidy(relay.clone()));
-    Ok(Running { relay, http, sfu, turn, shards })
+    Ok(Running {
+        relay,
+        http,
+        sfu,
+        turn,
+        shards,
+    })
 }
 
 /// The relay's DID document. It names only listeners that are open.
@@ -192,7 +220,9 @@ impl Running {
             // A shard that cannot be told now is stopped later all the same.
             let _ = shard.send(Command::Drain);
         }
-        self.relay.registry().tell_all(&Told::Draining(patience.as_secs()));
+        self.relay
+            .registry()
+            .tell_all(&Told::Draining(patience.as_secs()));
         let empty = async {
             while self.relay.registry().live().0 > 0 {
                 tokio::time::sleep(Duration::from_millis(50)).await;

@@ -44,12 +44,18 @@ pub(crate) struct TurnServers {
 impl TurnAccess {
     pub(crate) fn new(per_account_max: u64) -> TurnAccess {
         let per_account_max = usize::try_from(per_account_max).unwrap_or(usize::MAX);
-        TurnAccess { per_account_max, held: Mutex::new(HashMap::new()) }
+        TurnAccess {
+            per_account_max,
+            held: Mutex::new(HashMap::new()),
+        }
     }
 
     /// Counts one more username of the account until `expires`; false if it has as many as one may.
     fn hold(&self, account: &AccountId, now: Instant, expires: Instant) -> bool {
-        let mut held = self.held.lock().expect("nothing panics while it counts usernames");
+        let mut held = self
+            .held
+            .lock()
+            .expect("nothing panics while it counts usernames");
         if held.len() >= ACCOUNTS_MAX && !held.contains_key(account) {
             held.retain(|_, until| until.back().is_some_and(|until| *until > now));
             if held.len() >= ACCOUNTS_MAX {
@@ -71,13 +77,19 @@ impl TurnAccess {
 impl Relay {
     /// The addresses of the TURN server, as `RTCIceServer` has them.
     pub(crate) fn turn_urls(&self) -> Vec<String> {
-        self.turn_addresses.iter().map(|address| format!("turn:{address}?transport=udp")).collect()
+        self.turn_addresses
+            .iter()
+            .map(|address| format!("turn:{address}?transport=udp"))
+            .collect()
     }
 
     /// Exchanges a permit for a username, after crediting its voucher and seeing that the account can pay.
     pub(crate) async fn ice_servers(&self, permit: &Arc<Permit>) -> Result<TurnServers, Problem> {
         if self.is_draining() {
-            return Err(Problem::new("draining", "This relay is shutting down; use another one."));
+            return Err(Problem::new(
+                "draining",
+                "This relay is shutting down; use another one.",
+            ));
         }
         permit.require_service("turn")?;
         money::require_tariff(self, permit)?;
@@ -85,7 +97,9 @@ impl Relay {
         self.cashier.credit(cashier::voucher(&permit.voucher())).await?;
         let available = self.cashier.account(account.clone()).await?.available;
         let rates = self.prices.iter().find(|tariff| tariff.service == Service::Turn);
-        let minimum = rates.and_then(|tariff| tariff.rates().ok()).map(|rates| rates.admission_minimum());
+        let minimum = rates
+            .and_then(|tariff| tariff.rates().ok())
+            .map(|rates| rates.admission_minimum());
         if minimum.is_some_and(|minimum| available < minimum) {
             return Err(cashier::Refused::BalanceExhausted { available }.into());
         }
@@ -99,13 +113,28 @@ impl Relay {
         let session = SessionId::new(rand::rng().next_u64());
         let username = session.to_string();
         let credential = URL_SAFE_NO_PAD.encode(rand::rng().random::<[u8; 18]>());
-        let known = Arc::new(Credential::new(&username, &credential, session, permit.clone(), expires));
+        let known = Arc::new(Credential::new(
+            &username,
+            &credential,
+            session,
+            permit.clone(),
+            expires,
+        ));
         for shard in &self.shards {
             if shard.send(Command::AddTurnCredential(known.clone())).is_err() {
-                return Err(Problem::new("capacity", "This relay is too busy at the moment; try again."));
+                return Err(Problem::new(
+                    "capacity",
+                    "This relay is too busy at the moment; try again.",
+                ));
             }
         }
-        Ok(TurnServers { urls: self.turn_urls(), username, credential, ttl, session })
+        Ok(TurnServers {
+            urls: self.turn_urls(),
+            username,
+            credential,
+            ttl,
+            session,
+        })
     }
 }
 

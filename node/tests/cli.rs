@@ -7,7 +7,11 @@ use serde_json::Value;
 const MILLIWAY: &str = env!("CARGO_BIN_EXE_milliway");
 
 fn milliway(arguments: &[&str]) -> Output {
-    Command::new(MILLIWAY).args(arguments).env_remove("MILLIWAY_LOG").output().unwrap()
+    Command::new(MILLIWAY)
+        .args(arguments)
+        .env_remove("MILLIWAY_LOG")
+        .output()
+        .unwrap()
 }
 
 fn out(output: &Output) -> &str {
@@ -39,7 +43,15 @@ fn every_command_explains_itself() {
         assert_eq!(undocumented, None, "{command:?}");
     }
     let help = milliway(&["dev", "--help"]);
-    for flag in ["--data", "--config", "--http", "--sfu", "--turn", "--quic", "--advertise"] {
+    for flag in [
+        "--data",
+        "--config",
+        "--http",
+        "--sfu",
+        "--turn",
+        "--quic",
+        "--advertise",
+    ] {
         assert!(out(&help).contains(flag), "{flag}");
     }
 }
@@ -65,7 +77,11 @@ fn a_key_that_others_can_read_is_refused() {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("key.jwk");
-    assert!(milliway(&["did", "new", "--out", file.to_str().unwrap()]).status.success());
+    assert!(
+        milliway(&["did", "new", "--out", file.to_str().unwrap()])
+            .status
+            .success()
+    );
     std::fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();
     let shown = milliway(&["did", "show", file.to_str().unwrap()]);
     assert_eq!(shown.status.code(), Some(1));
@@ -79,8 +95,25 @@ fn a_token_is_issued_and_shown() {
     let issuer = issuer.to_str().unwrap();
     let made: Value = serde_json::from_str(out(&milliway(&["did", "new", "--out", issuer]))).unwrap();
     let did = made["did"].as_str().unwrap();
-    let arguments = ["token", "issue", "--issuer-key", issuer, "--sub", did, "--aud", did, "--balance-msat", "1000"];
-    let issued = milliway(&[&arguments[..], &["--ttl", "10m", "--service", "sfu", "--room", "den"]].concat());
+    let arguments = [
+        "token",
+        "issue",
+        "--issuer-key",
+        issuer,
+        "--sub",
+        did,
+        "--aud",
+        did,
+        "--balance-msat",
+        "1000",
+    ];
+    let issued = milliway(
+        &[
+            &arguments[..],
+            &["--ttl", "10m", "--service", "sfu", "--room", "den"],
+        ]
+        .concat(),
+    );
     assert!(issued.status.success(), "{}", err(&issued));
     let shown = milliway(&["token", "show", out(&issued).trim()]);
     let token: Value = serde_json::from_str(out(&shown)).unwrap();
@@ -90,7 +123,10 @@ fn a_token_is_issued_and_shown() {
     assert_eq!(claims["balance_msat"], 1000);
     assert_eq!(claims["room"], "den");
     assert_eq!(claims["service"], serde_json::json!(["sfu"]));
-    assert_eq!(claims["exp"].as_u64().unwrap() - claims["iat"].as_u64().unwrap(), 600);
+    assert_eq!(
+        claims["exp"].as_u64().unwrap() - claims["iat"].as_u64().unwrap(),
+        600
+    );
     for claim in ["iss", "sub", "aud", "nbf", "jti"] {
         assert!(claims[claim].is_string() || claims[claim].is_u64(), "{claim}");
     }
@@ -117,7 +153,11 @@ fn wrong_token_arguments_are_refused_with_a_sentence() {
     ] {
         let output = issue(wrong);
         assert!(!output.status.success(), "{wrong:?}");
-        assert!(err(&output).len() > 10 && out(&output).is_empty(), "{wrong:?}: {}", err(&output));
+        assert!(
+            err(&output).len() > 10 && out(&output).is_empty(),
+            "{wrong:?}: {}",
+            err(&output)
+        );
     }
 }
 
@@ -136,7 +176,10 @@ fn check_says_every_mistake_with_its_line() {
     assert!(milliway(&["check", "--config", name]).status.success());
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/milliway.example.toml");
     assert!(milliway(&["check", "--config", example]).status.success());
-    assert_eq!(milliway(&["check", "--config", "/no/such/file"]).status.code(), Some(1));
+    assert_eq!(
+        milliway(&["check", "--config", "/no/such/file"]).status.code(),
+        Some(1)
+    );
 }
 
 #[test]
@@ -145,7 +188,13 @@ fn dev_does_not_start_with_a_wrong_configuration() {
     let file = folder.path().join("m.toml");
     std::fs::write(&file, "[tariff]\nsfu_msat_per_secnd = 1\n").unwrap();
     let data = folder.path().join("data");
-    let started = milliway(&["dev", "--config", file.to_str().unwrap(), "--data", data.to_str().unwrap()]);
+    let started = milliway(&[
+        "dev",
+        "--config",
+        file.to_str().unwrap(),
+        "--data",
+        data.to_str().unwrap(),
+    ]);
     assert_eq!(started.status.code(), Some(1));
     assert!(err(&started).contains("m.toml:2"), "{}", err(&started));
     assert!(out(&started).is_empty() && !data.exists());

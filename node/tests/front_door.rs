@@ -39,19 +39,42 @@ fn the_ready_line_names_what_is_open() {
 #[test]
 fn pages_carry_a_strict_policy_and_nothing_else_of_the_disk() {
     let relay = Relay::start();
-    for path in ["/", "/room/den", "/room/%3Cscript%3E", "/static/milliway.js", "/static/style.css", "/nothing", "/v1/tariff"] {
+    for path in [
+        "/",
+        "/room/den",
+        "/room/%3Cscript%3E",
+        "/static/milliway.js",
+        "/static/style.css",
+        "/nothing",
+        "/v1/tariff",
+    ] {
         let answer = relay.get(path);
         let policy = &answer.headers["content-security-policy"];
-        assert!(policy.starts_with("default-src 'none'; script-src 'self'"), "{path}");
+        assert!(
+            policy.starts_with("default-src 'none'; script-src 'self'"),
+            "{path}"
+        );
         assert!(!policy.contains("unsafe"), "{path}");
         assert_eq!(answer.headers["x-content-type-options"], "nosniff");
         assert_eq!(answer.headers["referrer-policy"], "no-referrer");
     }
-    assert_eq!(relay.get("/static/milliway.js").headers["content-type"], "text/javascript; charset=utf-8");
-    assert!(!relay.get("/room/%3Cscript%3E").text().contains("<script>alert"), "a room's name is never in the page");
-    for path in ["/static/../Cargo.toml", "/static/%2e%2e/Cargo.toml", "/static/..%2fCargo.toml", "/static//etc/passwd",
-        "/static/package.json", "/static/tests/e2e/call.test.mjs", "/static/lib/../../node/Cargo.toml"]
-    {
+    assert_eq!(
+        relay.get("/static/milliway.js").headers["content-type"],
+        "text/javascript; charset=utf-8"
+    );
+    assert!(
+        !relay.get("/room/%3Cscript%3E").text().contains("<script>alert"),
+        "a room's name is never in the page"
+    );
+    for path in [
+        "/static/../Cargo.toml",
+        "/static/%2e%2e/Cargo.toml",
+        "/static/..%2fCargo.toml",
+        "/static//etc/passwd",
+        "/static/package.json",
+        "/static/tests/e2e/call.test.mjs",
+        "/static/lib/../../node/Cargo.toml",
+    ] {
         assert_eq!(relay.get(path).status, 404, "{path}");
     }
 }
@@ -75,10 +98,20 @@ fn a_voucher_is_credited_once_and_a_restart_keeps_the_balance() {
     let (key, relay) = (holder(), Relay::start());
     let token = relay.faucet(did(&key), 50_000, false);
     let body = json!({ "token": token }).to_string();
-    let first = relay.signed(&key, None, "POST", "/v1/topup", body.as_bytes()).json();
-    assert_eq!(first, json!({ "credited_msat": 50_000, "available_msat": 50_000 }));
-    let again = relay.signed(&key, None, "POST", "/v1/topup", body.as_bytes()).json();
-    assert_eq!(again, json!({ "credited_msat": 50_000, "available_msat": 50_000, "repeated": true }));
+    let first = relay
+        .signed(&key, None, "POST", "/v1/topup", body.as_bytes())
+        .json();
+    assert_eq!(
+        first,
+        json!({ "credited_msat": 50_000, "available_msat": 50_000 })
+    );
+    let again = relay
+        .signed(&key, None, "POST", "/v1/topup", body.as_bytes())
+        .json();
+    assert_eq!(
+        again,
+        json!({ "credited_msat": 50_000, "available_msat": 50_000, "repeated": true })
+    );
     let data = relay.stop();
 
     let relay = Relay::start_with(data, &[], &[]);
@@ -90,15 +123,25 @@ fn a_voucher_is_credited_once_and_a_restart_keeps_the_balance() {
     let data = relay.kill();
 
     let relay = Relay::start_with(data, &[], &[]);
-    assert_eq!(relay.signed(&key, None, "GET", "/v1/account", b"").json()["available_msat"], 50_000);
+    assert_eq!(
+        relay.signed(&key, None, "GET", "/v1/account", b"").json()["available_msat"],
+        50_000
+    );
     let data = relay.stop();
     let verified = std::process::Command::new(relay::MILLIWAY)
         .args(["ledger", "verify", "--data", data.path().to_str().unwrap()])
         .output()
         .unwrap();
-    assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stderr));
+    assert!(
+        verified.status.success(),
+        "{}",
+        String::from_utf8_lossy(&verified.stderr)
+    );
     let proof = String::from_utf8(verified.stdout).unwrap();
-    assert!(proof.contains("issued = available + reserved + earned + refunded") && proof.contains("memo"), "{proof}");
+    assert!(
+        proof.contains("issued = available + reserved + earned + refunded") && proof.contains("memo"),
+        "{proof}"
+    );
     let listed = std::process::Command::new(relay::MILLIWAY)
         .args(["account", "list", "--data", data.path().to_str().unwrap()])
         .output()
@@ -115,13 +158,24 @@ fn a_permit_is_exchanged_for_a_turn_username() {
     assert_eq!(answer.status, 200, "{}", answer.text());
     let turn = answer.json();
     let server = &turn["iceServers"][0];
-    assert_eq!(server["urls"][0], format!("turn:{}?transport=udp", relay.ready["turn"].as_str().unwrap()));
+    assert_eq!(
+        server["urls"][0],
+        format!("turn:{}?transport=udp", relay.ready["turn"].as_str().unwrap())
+    );
     assert_eq!(server["username"], turn["session"]);
     assert!(server["credential"].as_str().unwrap().len() >= 20);
     assert_eq!(turn["ttl"], 600);
     let poor = relay.faucet(did(&holder()), 0, true);
-    let refused = relay.call("POST", "/v1/turn/credentials", &[("Authorization", &format!("Bearer {poor}"))], b"");
-    assert_eq!((refused.status, refused.slug().as_str()), (402, "balance-exhausted"));
+    let refused = relay.call(
+        "POST",
+        "/v1/turn/credentials",
+        &[("Authorization", &format!("Bearer {poor}"))],
+        b"",
+    );
+    assert_eq!(
+        (refused.status, refused.slug().as_str()),
+        (402, "balance-exhausted")
+    );
     assert_eq!(refused.json()["topup"], "/v1/topup");
 }
 
@@ -132,12 +186,20 @@ fn a_stolen_token_opens_nothing() {
     let path = "/v1/turn/credentials";
     let bare = relay.call("POST", path, &[("Authorization", &format!("DPoP {token}"))], b"");
     assert_eq!((bare.status, bare.slug().as_str()), (401, "proof-missing"));
-    let bearer = relay.call("POST", path, &[("Authorization", &format!("Bearer {token}"))], b"");
+    let bearer = relay.call(
+        "POST",
+        path,
+        &[("Authorization", &format!("Bearer {token}"))],
+        b"",
+    );
     assert_eq!((bearer.status, bearer.slug().as_str()), (401, "proof-missing"));
     let stolen = relay.signed(&thief, Some(&token), "POST", path, b"");
     assert_eq!(stolen.status, 401);
     assert!(stolen.headers["www-authenticate"].starts_with("DPoP "));
-    assert_eq!(relay.signed(&key, None, "GET", "/v1/account", b"").json()["available_msat"], 0);
+    assert_eq!(
+        relay.signed(&key, None, "GET", "/v1/account", b"").json()["available_msat"],
+        0
+    );
 }
 
 #[test]
@@ -147,10 +209,27 @@ fn a_proof_serves_one_request_and_no_other() {
     let (path, nonce) = ("/v1/turn/credentials", relay.nonce());
     let url = relay.url(path);
     let sign = |method: &str, url: &str, nonce: &str| {
-        proof::sign_dpop(&key, &proof::Request { method, url, body: b"" }, Some(&token), nonce, now())
+        proof::sign_dpop(
+            &key,
+            &proof::Request {
+                method,
+                url,
+                body: b"",
+            },
+            Some(&token),
+            nonce,
+            now(),
+        )
     };
     let authorization = format!("DPoP {token}");
-    let call = |dpop: &str| relay.call("POST", path, &[("Authorization", &authorization), ("DPoP", dpop)], b"");
+    let call = |dpop: &str| {
+        relay.call(
+            "POST",
+            path,
+            &[("Authorization", &authorization), ("DPoP", dpop)],
+            b"",
+        )
+    };
     let good = sign("POST", &url, &nonce);
     assert_eq!(call(&good).status, 200);
     assert_eq!(call(&good).slug(), "proof-replayed");
@@ -160,8 +239,20 @@ fn a_proof_serves_one_request_and_no_other() {
     assert!(!stale.headers["dpop-nonce"].is_empty());
     assert_eq!(call(&sign("GET", &url, &nonce)).status, 401);
     assert_eq!(call(&sign("POST", &relay.url("/v1/topup"), &nonce)).status, 401);
-    assert_eq!(call(&sign("POST", "https://another.example/v1/turn/credentials", &nonce)).status, 401);
-    let two = [("Authorization", authorization.as_str()), ("DPoP", good.as_str()), ("DPoP", good.as_str())];
+    assert_eq!(
+        call(&sign(
+            "POST",
+            "https://another.example/v1/turn/credentials",
+            &nonce
+        ))
+        .status,
+        401
+    );
+    let two = [
+        ("Authorization", authorization.as_str()),
+        ("DPoP", good.as_str()),
+        ("DPoP", good.as_str()),
+    ];
     assert_eq!(relay.call("POST", path, &two, b"").slug(), "proof-missing");
 }
 
@@ -170,10 +261,17 @@ fn a_body_that_was_swapped_on_the_way_is_refused() {
     let (key, relay) = (holder(), Relay::start());
     let token = relay.faucet(did(&key), 50_000, false);
     let url = relay.url("/v1/topup");
-    let request = proof::Request { method: "POST", url: &url, body: b"{\"token\":\"mine\"}" };
+    let request = proof::Request {
+        method: "POST",
+        url: &url,
+        body: b"{\"token\":\"mine\"}",
+    };
     let dpop = proof::sign_dpop(&key, &request, Some(&token), &relay.nonce(), now());
     let headers = [("Authorization", format!("DPoP {token}")), ("DPoP", dpop)];
-    let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let headers: Vec<(&str, &str)> = headers
+        .iter()
+        .map(|(name, value)| (*name, value.as_str()))
+        .collect();
     let answer = relay.call("POST", "/v1/topup", &headers, b"{\"token\":\"evil\"}");
     assert_eq!((answer.status, answer.slug().as_str()), (401, "proof-mismatch"));
 }
@@ -192,12 +290,33 @@ fn tokens_that_are_not_for_this_relay_are_refused_by_cause() {
         let answer = relay.signed(&key, Some(token), "POST", "/v1/turn/credentials", b"");
         (answer.status, answer.slug())
     };
-    let expect = |token: String, status: u16, expected: &str| assert_eq!(slug(&token), (status, expected.to_owned()));
-    expect(issue(&SigningKey::generate(), &|_| {}), 401, "token-untrusted-issuer");
-    expect(issue(&issuer, &|wanted| wanted.audience = key.did().clone()), 401, "token-audience");
-    expect(issue(&issuer, &|wanted| wanted.issued_at -= 7200), 401, "token-expired");
-    expect(issue(&issuer, &|wanted| wanted.services = Some(vec!["sfu".into()])), 403, "service-forbidden");
-    expect(issue(&issuer, &|wanted| wanted.tariff = Some("last-year".into())), 403, "tariff-unavailable");
+    let expect =
+        |token: String, status: u16, expected: &str| assert_eq!(slug(&token), (status, expected.to_owned()));
+    expect(
+        issue(&SigningKey::generate(), &|_| {}),
+        401,
+        "token-untrusted-issuer",
+    );
+    expect(
+        issue(&issuer, &|wanted| wanted.audience = key.did().clone()),
+        401,
+        "token-audience",
+    );
+    expect(
+        issue(&issuer, &|wanted| wanted.issued_at -= 7200),
+        401,
+        "token-expired",
+    );
+    expect(
+        issue(&issuer, &|wanted| wanted.services = Some(vec!["sfu".into()])),
+        403,
+        "service-forbidden",
+    );
+    expect(
+        issue(&issuer, &|wanted| wanted.tariff = Some("last-year".into())),
+        403,
+        "tariff-unavailable",
+    );
     expect("nonsense".into(), 401, "token-malformed");
     let mut flipped = issue(&issuer, &|_| {});
     let last = if flipped.ends_with('A') { 'B' } else { 'A' };
@@ -219,30 +338,62 @@ fn tokens_that_are_not_for_this_relay_are_refused_by_cause() {
 fn a_rogue_issuer_gets_nothing_of_a_victim() {
     let (victim, thief, relay) = (holder(), holder(), Relay::start());
     let funds = json!({ "token": relay.faucet(did(&victim), 80_000, false) }).to_string();
-    assert_eq!(relay.signed(&victim, None, "POST", "/v1/topup", funds.as_bytes()).status, 200);
+    assert_eq!(
+        relay
+            .signed(&victim, None, "POST", "/v1/topup", funds.as_bytes())
+            .status,
+        200
+    );
     let relay_did = identity::Did::parse(relay.did()).unwrap();
     let issuer = relay.issuer();
     let mut named = token::Issue::new(victim.did().clone(), relay_did.clone(), 0, now());
-    named.confirmation =
-        Some((token::Confirmation::Thumbprint(thief.public_key().thumbprint()), None));
+    named.confirmation = Some((
+        token::Confirmation::Thumbprint(thief.public_key().thumbprint()),
+        None,
+    ));
     let mut paying = token::Issue::new(thief.did().clone(), relay_did.clone(), 0, now());
     paying.payer = Some((victim.did().clone(), None));
     let mut bearer = token::Issue::new(victim.did().clone(), relay_did, 0, now());
     bearer.bearer = true;
     for wanted in [&named, &paying] {
         let token = token::issue(&issuer, wanted);
-        assert_eq!(relay.signed(&thief, Some(&token), "POST", "/v1/turn/credentials", b"").status, 401);
-        assert_ne!(relay.signed(&thief, Some(&token), "GET", "/v1/account", b"").status, 200);
+        assert_eq!(
+            relay
+                .signed(&thief, Some(&token), "POST", "/v1/turn/credentials", b"")
+                .status,
+            401
+        );
+        assert_ne!(
+            relay
+                .signed(&thief, Some(&token), "GET", "/v1/account", b"")
+                .status,
+            200
+        );
     }
     let authorization = format!("Bearer {}", token::issue(&issuer, &bearer));
-    let refused = relay.call("POST", "/v1/turn/credentials", &[("Authorization", &authorization)], b"");
+    let refused = relay.call(
+        "POST",
+        "/v1/turn/credentials",
+        &[("Authorization", &authorization)],
+        b"",
+    );
     assert_eq!(refused.slug(), "balance-exhausted");
-    let seen = relay.call("GET", "/v1/account", &[("Authorization", &authorization)], b"").json();
+    let seen = relay
+        .call("GET", "/v1/account", &[("Authorization", &authorization)], b"")
+        .json();
     assert_eq!(seen["available_msat"], 0);
-    assert_eq!(relay.signed(&victim, None, "GET", "/v1/account", b"").json()["available_msat"], 80_000);
+    assert_eq!(
+        relay.signed(&victim, None, "GET", "/v1/account", b"").json()["available_msat"],
+        80_000
+    );
     // A voucher can be given to anybody, but only to the one whom it names.
     let gift = json!({ "token": relay.faucet(did(&victim), 1, false) }).to_string();
-    assert_eq!(relay.signed(&thief, None, "POST", "/v1/topup", gift.as_bytes()).slug(), "token-subject");
+    assert_eq!(
+        relay
+            .signed(&thief, None, "POST", "/v1/topup", gift.as_bytes())
+            .slug(),
+        "token-subject"
+    );
 }
 
 #[test]
@@ -250,17 +401,40 @@ fn receipts_are_only_for_who_paid() {
     let (key, relay) = (holder(), Relay::start());
     for session in ["0123456789abcdef", "nonsense", "..", "%00"] {
         let answer = relay.signed(&key, None, "GET", &format!("/v1/receipts/{session}"), b"");
-        assert!([400, 404].contains(&answer.status), "{session}: {}", answer.text());
+        assert!(
+            [400, 404].contains(&answer.status),
+            "{session}: {}",
+            answer.text()
+        );
     }
 }
 
 #[test]
 fn bad_bodies_are_refused_and_disturb_nothing() {
     let (key, relay) = (holder(), Relay::start());
-    let faucet = |body: &[u8]| relay.call("POST", "/v1/dev/faucet", &[("Content-Type", "application/json")], body);
-    for body in [&b""[..], b"{", b"[]", b"{\"sub\":1}", b"{\"sub\":\"did:key:zz\"}", b"\xff\xfe", b"{\"sub\":\"did:web:a\"}"] {
+    let faucet = |body: &[u8]| {
+        relay.call(
+            "POST",
+            "/v1/dev/faucet",
+            &[("Content-Type", "application/json")],
+            body,
+        )
+    };
+    for body in [
+        &b""[..],
+        b"{",
+        b"[]",
+        b"{\"sub\":1}",
+        b"{\"sub\":\"did:key:zz\"}",
+        b"\xff\xfe",
+        b"{\"sub\":\"did:web:a\"}",
+    ] {
         let answer = faucet(body);
-        assert_eq!((answer.status, answer.slug().as_str()), (400, "bad-request"), "{body:?}");
+        assert_eq!(
+            (answer.status, answer.slug().as_str()),
+            (400, "bad-request"),
+            "{body:?}"
+        );
     }
     for balance in ["-1", "1.5", "1e3", "\"1\"", "9007199254740993"] {
         let wish = format!("{{\"sub\":\"{}\",\"balance_msat\":{balance}}}", did(&key));
@@ -282,7 +456,10 @@ fn bad_bodies_are_refused_and_disturb_nothing() {
     let _ = relay.raw(format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "y".repeat(200_000)).as_bytes());
     let refused = relay.signed(&key, None, "POST", "/v1/topup", b"{\"tokn\":\"x\"}");
     assert_eq!(refused.slug(), "bad-request");
-    assert_eq!(relay.call("DELETE", "/v1/tariff", &[], b"").slug(), "method-not-allowed");
+    assert_eq!(
+        relay.call("DELETE", "/v1/tariff", &[], b"").slug(),
+        "method-not-allowed"
+    );
     assert_eq!(relay.get("/v1/nothing").slug(), "not-found");
     assert_eq!(relay.get("/v1/dsip").slug(), "bad-request");
     assert_eq!(relay.get("/healthz").status, 200);
@@ -295,7 +472,8 @@ fn a_slow_client_is_not_waited_for() {
     let began = std::time::Instant::now();
     // A head that never ends is cut; a body that never ends is told so.
     let _ = relay.raw(b"GET / HTTP/1.1\r\nHost:");
-    let answer = relay.raw(b"POST /v1/dev/faucet HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nConnection: close\r\n\r\n{");
+    let answer = relay
+        .raw(b"POST /v1/dev/faucet HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nConnection: close\r\n\r\n{");
     assert_eq!(answer.map(|answer| answer.slug()), Some("request-timeout".into()));
     assert!(began.elapsed().as_secs() < 10);
 }
@@ -303,7 +481,10 @@ fn a_slow_client_is_not_waited_for() {
 #[test]
 fn one_source_that_asks_too_often_waits() {
     let data = tempfile::tempdir().unwrap();
-    let environment = [("MILLIWAY_HTTP__REQUESTS_PER_SECOND", "1"), ("MILLIWAY_HTTP__REQUESTS_BURST", "5")];
+    let environment = [
+        ("MILLIWAY_HTTP__REQUESTS_PER_SECOND", "1"),
+        ("MILLIWAY_HTTP__REQUESTS_BURST", "5"),
+    ];
     let relay = Relay::start_with(data, &[], &environment);
     let answers: Vec<_> = (0..8).map(|_| relay.get("/v1/tariff")).collect();
     assert_eq!(answers[0].status, 200);
@@ -317,15 +498,37 @@ fn one_source_that_asks_too_often_waits() {
 fn metrics_have_no_label_that_users_choose() {
     let (key, relay) = (holder(), Relay::start());
     let token = relay.faucet(did(&key), 1000, false);
-    let _ = relay.call("POST", "/v1/turn/credentials", &[("Authorization", &format!("DPoP {token}"))], b"");
-    let metrics = relay.get("/metrics");
+    let _ = relay.call(
+        "POST",
+        "/v1/turn/credentials",
+        &[("Authorization", &format!("DPoP {token}"))],
+        b"",
+    );
+    let names = [
+        "milliway_sfu_sessions",
+        "milliway_sfu_rooms",
+        "milliway_leases_active",
+        "milliway_ledger_up",
+    ];
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    let metrics = loop {
+        // Cashier and shards publish once a second.
+        let metrics = relay.get("/metrics");
+        if names.iter().all(|name| metrics.text().contains(name)) {
+            break metrics;
+        }
+        assert!(std::time::Instant::now() < until, "{}", metrics.text());
+    };
     assert!(metrics.headers["content-type"].starts_with("text/plain; version=0.0.4"));
     let text = metrics.text();
-    assert!(text.contains("milliway_auth_failures_total{reason=\"proof-missing\"} 1"), "{text}");
-    for name in ["milliway_sfu_sessions", "milliway_sfu_rooms", "milliway_leases_active", "milliway_ledger_up"] {
-        assert!(text.contains(name), "{name}");
-    }
-    for line in text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
+    assert!(
+        text.contains("milliway_auth_failures_total{reason=\"proof-missing\"} 1"),
+        "{text}"
+    );
+    for line in text
+        .lines()
+        .filter(|line| !line.starts_with('#') && !line.is_empty())
+    {
         assert!(line.starts_with("milliway_"), "{line}");
         assert!(!line.contains("did:"), "{line}");
     }
@@ -343,28 +546,49 @@ fn whip_is_refused_by_cause_before_anything_is_spent() {
     assert_eq!(publish("/whip/den/alice", wrong_media.as_bytes()).status, 400);
     let many = format!("{sdp}{}", "m=audio 9 UDP/TLS/RTP/SAVPF 111\r\n".repeat(1000));
     assert!([400, 413].contains(&publish("/whip/den/alice", many.as_bytes()).status));
-    assert_eq!(publish("/whip/den/alice", &vec![b'v'; 1_000_000]).slug(), "too-large");
-    assert_eq!(publish("/whip/den/alice", &sdp.as_bytes()[..sdp.len() / 2]).status / 100, 4);
+    assert_eq!(
+        publish("/whip/den/alice", &vec![b'v'; 1_000_000]).slug(),
+        "too-large"
+    );
+    assert_eq!(
+        publish("/whip/den/alice", &sdp.as_bytes()[..sdp.len() / 2]).status / 100,
+        4
+    );
     let account = relay.signed(&key, None, "GET", "/v1/account", b"").json();
     assert_eq!(account["reserved_msat"], 0);
     let elsewhere = {
-        let mut wanted =
-            token::Issue::new(key.did().clone(), identity::Did::parse(relay.did()).unwrap(), 50_000, now());
+        let mut wanted = token::Issue::new(
+            key.did().clone(),
+            identity::Did::parse(relay.did()).unwrap(),
+            50_000,
+            now(),
+        );
         wanted.room = Some("attic".into());
         token::issue(&relay.issuer(), &wanted)
     };
     let refused = relay.signed(&key, Some(&elsewhere), "POST", "/whip/den/alice", sdp.as_bytes());
     assert_eq!((refused.status, refused.slug().as_str()), (403, "room-forbidden"));
     let poor = holder();
-    let refused =
-        relay.signed(&poor, Some(&relay.faucet(did(&poor), 1, false)), "POST", "/whip/den/bob", sdp.as_bytes());
-    assert_eq!((refused.status, refused.slug().as_str()), (402, "balance-exhausted"));
+    let refused = relay.signed(
+        &poor,
+        Some(&relay.faucet(did(&poor), 1, false)),
+        "POST",
+        "/whip/den/bob",
+        sdp.as_bytes(),
+    );
+    assert_eq!(
+        (refused.status, refused.slug().as_str()),
+        (402, "balance-exhausted")
+    );
 }
 
 #[test]
 fn a_name_belongs_to_who_has_it_until_the_same_holder_comes_again() {
     let (key, other, relay) = (holder(), holder(), Relay::start());
-    let (mine, theirs) = (relay.faucet(did(&key), 50_000, false), relay.faucet(did(&other), 50_000, false));
+    let (mine, theirs) = (
+        relay.faucet(did(&key), 50_000, false),
+        relay.faucet(did(&other), 50_000, false),
+    );
     let sdp = offer();
     let first = relay.signed(&key, Some(&mine), "POST", "/whip/den/alice", sdp.as_bytes());
     assert_eq!(first.status, 201, "{}", first.text());
@@ -375,6 +599,10 @@ fn a_name_belongs_to_who_has_it_until_the_same_holder_comes_again() {
     assert_eq!(again.status, 201, "{}", again.text());
     assert_ne!(first.headers["location"], again.headers["location"]);
     let sessions = relay.signed(&key, None, "GET", "/v1/account", b"").json()["sessions"].clone();
-    assert_eq!(sessions.as_array().unwrap().len(), 1, "the old one has ended: {sessions}");
+    assert_eq!(
+        sessions.as_array().unwrap().len(),
+        1,
+        "the old one has ended: {sessions}"
+    );
     relay.stop();
 }

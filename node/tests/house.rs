@@ -12,9 +12,45 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("datagram", &["wire", "identity", "metering"]),
     ("sfu", &["wire", "identity", "metering"]),
     ("turn-server", &["wire", "identity", "metering"]),
-    ("milliway", &["wire", "identity", "metering", "dsip", "datagram", "sfu", "turn-server"]),
-    ("loadtest", &["wire", "identity", "metering", "dsip", "datagram", "sfu", "turn-server", "milliway"]),
-    ("benches", &["wire", "identity", "metering", "dsip", "datagram", "sfu", "turn-server", "milliway", "loadtest"]),
+    (
+        "milliway",
+        &[
+            "wire",
+            "identity",
+            "metering",
+            "dsip",
+            "datagram",
+            "sfu",
+            "turn-server",
+        ],
+    ),
+    (
+        "loadtest",
+        &[
+            "wire",
+            "identity",
+            "metering",
+            "dsip",
+            "datagram",
+            "sfu",
+            "turn-server",
+            "milliway",
+        ],
+    ),
+    (
+        "benches",
+        &[
+            "wire",
+            "identity",
+            "metering",
+            "dsip",
+            "datagram",
+            "sfu",
+            "turn-server",
+            "milliway",
+            "loadtest",
+        ],
+    ),
 ];
 
 /// Every member of the workspace and what it imports of ours, outside tests.
@@ -24,17 +60,27 @@ fn imports() -> BTreeMap<String, BTreeSet<String>> {
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
         .output()
         .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let packages = metadata["packages"].as_array().unwrap();
     packages
         .iter()
         .map(|package| {
-            let ours = package["dependencies"].as_array().unwrap().iter().filter(|import| {
-                // Ours are those that lie in the workspace; tests may look further than the crate itself.
-                import["path"].is_string() && import["kind"] != "dev"
-            });
-            let names = ours.map(|import| import["name"].as_str().unwrap().to_owned()).collect();
+            let ours = package["dependencies"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter(|import| {
+                    // Ours are those that lie in the workspace; tests may look further than the crate itself.
+                    import["path"].is_string() && import["kind"] != "dev"
+                });
+            let names = ours
+                .map(|import| import["name"].as_str().unwrap().to_owned())
+                .collect();
             (package["name"].as_str().unwrap().to_owned(), names)
         })
         .collect()
@@ -42,10 +88,14 @@ fn imports() -> BTreeMap<String, BTreeSet<String>> {
 
 #[test]
 fn every_crate_imports_only_what_the_table_allows() {
-    let allowed: BTreeMap<&str, BTreeSet<&str>> =
-        MAY_IMPORT.iter().map(|(name, imports)| (*name, imports.iter().copied().collect())).collect();
+    let allowed: BTreeMap<&str, BTreeSet<&str>> = MAY_IMPORT
+        .iter()
+        .map(|(name, imports)| (*name, imports.iter().copied().collect()))
+        .collect();
     for (name, imports) in imports() {
-        let may = allowed.get(name.as_str()).unwrap_or_else(|| panic!("{name} is in no row of the table"));
+        let may = allowed
+            .get(name.as_str())
+            .unwrap_or_else(|| panic!("{name} is in no row of the table"));
         for import in imports {
             assert!(may.contains(import.as_str()), "{name} must not import {import}");
         }
@@ -56,7 +106,10 @@ fn every_crate_imports_only_what_the_table_allows() {
 fn every_room_of_the_house_exists() {
     let members = imports();
     for (name, _) in MAY_IMPORT {
-        assert!(members.contains_key(*name), "{name} is missing from the workspace");
+        assert!(
+            members.contains_key(*name),
+            "{name} is missing from the workspace"
+        );
     }
 }
 
@@ -64,7 +117,10 @@ fn every_room_of_the_house_exists() {
 fn nobody_imports_the_tools() {
     for (name, imports) in imports() {
         for tool in ["loadtest", "fuzz"] {
-            assert!(name == "benches" || !imports.contains(tool), "{name} must not import {tool}");
+            assert!(
+                name == "benches" || !imports.contains(tool),
+                "{name} must not import {tool}"
+            );
         }
     }
 }

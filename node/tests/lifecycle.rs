@@ -31,7 +31,11 @@ fn a_draining_relay_is_not_ready_and_admits_nobody() {
     assert_eq!((refused.status, refused.slug().as_str()), (503, "draining"));
     let ended = Instant::now();
     relay.signal("TERM");
-    assert_eq!(relay.wait(Duration::from_secs(10)), Some(0), "a second SIGTERM ends at once");
+    assert_eq!(
+        relay.wait(Duration::from_secs(10)),
+        Some(0),
+        "a second SIGTERM ends at once"
+    );
     assert!(ended.elapsed() < Duration::from_secs(5));
 }
 
@@ -56,17 +60,31 @@ fn what_is_left_behind_is_nobody_elses_to_read() {
     for entry in std::fs::read_dir(data.path()).unwrap() {
         let entry = entry.unwrap();
         let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
-        let keys = [".jwk", ".token"].iter().any(|end| entry.file_name().to_string_lossy().ends_with(end));
+        let keys = [".jwk", ".token"]
+            .iter()
+            .any(|end| entry.file_name().to_string_lossy().ends_with(end));
         assert!(!keys || mode == 0o600, "{entry:?}: {mode:o}");
     }
-    assert_eq!(std::fs::metadata(data.path()).unwrap().permissions().mode() & 0o777, 0o700);
+    assert_eq!(
+        std::fs::metadata(data.path()).unwrap().permissions().mode() & 0o777,
+        0o700
+    );
 }
 
 #[test]
 fn a_second_relay_on_the_same_data_says_so_and_leaves() {
     let relay = Relay::start();
     let second = std::process::Command::new(relay::MILLIWAY)
-        .args(["dev", "--http", "127.0.0.1:0", "--sfu", "127.0.0.1:0", "--turn", "127.0.0.1:0", "--data"])
+        .args([
+            "dev",
+            "--http",
+            "127.0.0.1:0",
+            "--sfu",
+            "127.0.0.1:0",
+            "--turn",
+            "127.0.0.1:0",
+            "--data",
+        ])
         .arg(relay.data.path())
         .output()
         .unwrap();

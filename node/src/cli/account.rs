@@ -54,7 +54,9 @@ pub(super) fn run(command: AccountCommand) -> Result<(), Failure> {
             }
         }
         AccountCommand::Show { did, data } => {
-            let found = open(&data)?.account(&AccountId::new(did)).map_err(|error| error.to_string())?;
+            let found = open(&data)?
+                .account(&AccountId::new(did))
+                .map_err(|error| error.to_string())?;
             print(&found.ok_or("no account of that name was ever credited")?);
         }
     }

@@ -27,13 +27,17 @@ pub(super) fn run(command: DidCommand) -> Result<(), Failure> {
     let key = match command {
         DidCommand::New { out } => {
             let key = SigningKey::generate();
-            key.save(&out).map_err(|error| format!("cannot write {}: {error}", out.display()))?;
+            key.save(&out)
+                .map_err(|error| format!("cannot write {}: {error}", out.display()))?;
             key
         }
         DidCommand::Show { file } => {
             SigningKey::load(&file).map_err(|error| format!("{}: {error}", file.display()))?
         }
     };
-    println!("{}", json!({ "did": key.did().as_str(), "kid": key.kid(), "jwk": key.public_key().to_jwk() }));
+    println!(
+        "{}",
+        json!({ "did": key.did().as_str(), "kid": key.kid(), "jwk": key.public_key().to_jwk() })
+    );
     Ok(())
 }

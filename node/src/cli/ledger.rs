@@ -19,7 +19,8 @@ pub(super) enum LedgerCommand {
 
 pub(super) fn run(command: LedgerCommand) -> Result<(), Failure> {
     let LedgerCommand::Verify { data } = command;
-    let proof = metering::ledger::verify(&Data::at(&data).existing_ledger()?).map_err(|fault| fault.to_string())?;
+    let proof =
+        metering::ledger::verify(&Data::at(&data).existing_ledger()?).map_err(|fault| fault.to_string())?;
     println!("{proof}");
     Ok(())
 }

@@ -75,7 +75,10 @@ fn seconds(text: &str) -> Result<u64, String> {
         _ => (text, 1),
     };
     let number: u64 = number.parse().map_err(|_| wrong())?;
-    number.checked_mul(factor).filter(|seconds| (1..=31_536_000).contains(seconds)).ok_or_else(wrong)
+    number
+        .checked_mul(factor)
+        .filter(|seconds| (1..=31_536_000).contains(seconds))
+        .ok_or_else(wrong)
 }
 
 fn did(flag: &str, text: &str) -> Result<Did, Failure> {
@@ -89,7 +92,10 @@ pub(super) fn run(command: TokenCommand) -> Result<(), Failure> {
             let (header, claims) = token::show_unverified(&jwt)
                 .ok_or("this is no JWT: it must be three parts of base64url with dots between them")?;
             let shown = json!({ "header": header, "claims": claims });
-            println!("{}", serde_json::to_string_pretty(&shown).map_err(|error| error.to_string())?);
+            println!(
+                "{}",
+                serde_json::to_string_pretty(&shown).map_err(|error| error.to_string())?
+            );
             eprintln!("milliway: the signature was not checked");
             Ok(())
         }

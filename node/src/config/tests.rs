@@ -7,11 +7,35 @@ fn read(text: &str) -> Result<Config, Vec<Mistake>> {
     let mut mistakes = Vec::new();
     config.read("m.toml", text, &mut mistakes);
     config.check("m.toml".into(), &mut mistakes);
-    if mistakes.is_empty() { Ok(config) } else { Err(mistakes) }
+    if mistakes.is_empty() {
+        Ok(config)
+    } else {
+        Err(mistakes)
+    }
 }
 
 fn environment(pairs: &[(&str, &str)]) -> Result<Config, Vec<Mistake>> {
-    Config::load(None, pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))
+    Config::load(
+        None,
+        pairs
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+    )
+}
+
+/// A text as comment lines of at most 110 columns.
+fn comment(text: &str) -> String {
+    let mut lines = vec![String::from("#")];
+    for word in text.split_whitespace() {
+        let line = lines.last_mut().unwrap();
+        if line.len() + 1 + word.len() > 110 {
+            lines.push(format!("# {word}"));
+        } else {
+            line.push(' ');
+            line.push_str(word);
+        }
+    }
+    lines.join("\n") + "\n"
 }
 
 /// The example file, as the table of keys says it should be.
@@ -25,9 +49,10 @@ fn example() -> String {
     for key in Config::keys() {
         if key.section != section {
             section = key.section;
-            text.push_str(&format!("\n# {}\n[{section}]\n", Config::about(section)));
+            text.push_str(&format!("\n{}[{section}]\n", comment(Config::about(section))));
         }
-        text.push_str(&format!("# {}\n# {} = {}\n", key.meaning, key.name, key.default));
+        text.push_str(&comment(key.meaning));
+        text.push_str(&format!("# {} = {}\n", key.name, key.default));
     }
     text
 }
@@ -40,7 +65,10 @@ fn the_example_file_lists_every_key_with_its_default() {
         std::fs::write(path, &expected).unwrap();
         return;
     }
-    assert!(EXAMPLE == expected, "run: MILLIWAY_WRITE_EXAMPLE=1 cargo test -p milliway example_file");
+    assert!(
+        EXAMPLE == expected,
+        "run: MILLIWAY_WRITE_EXAMPLE=1 cargo test -p milliway example_file"
+    );
 }
 
 #[test]
@@ -67,7 +95,11 @@ fn an_unknown_key_is_an_error_that_names_its_line() {
 #[test]
 fn every_mistake_is_said_at_once() {
     let text = "[http]\nlisten = 8080\n[sfu]\nadvertise = [\"here\"]\n[ladder]\nrise_percent = 50\n[sfoo]\n";
-    let places: Vec<String> = read(text).unwrap_err().into_iter().map(|mistake| mistake.place).collect();
+    let places: Vec<String> = read(text)
+        .unwrap_err()
+        .into_iter()
+        .map(|mistake| mistake.place)
+        .collect();
     assert_eq!(places, ["m.toml:2", "m.toml:4", "m.toml:6", "m.toml:7"]);
 }
 

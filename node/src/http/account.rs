@@ -12,8 +12,14 @@ use super::problem::Problem;
 use crate::relay::Relay;
 
 /// The account of the key that signed the proof. An account that never had money is an empty one.
-pub(crate) async fn show(State(relay): State<Arc<Relay>>, caller: AccountHolder) -> Result<Json<Value>, Problem> {
-    let status = relay.cashier.account(AccountId::new(caller.account.as_str())).await?;
+pub(crate) async fn show(
+    State(relay): State<Arc<Relay>>,
+    caller: AccountHolder,
+) -> Result<Json<Value>, Problem> {
+    let status = relay
+        .cashier
+        .account(AccountId::new(caller.account.as_str()))
+        .await?;
     Ok(Json(json!({
         "did": caller.account,
         "available_msat": status.available,

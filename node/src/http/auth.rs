@@ -50,7 +50,11 @@ impl FromRequest<Arc<Relay>> for Authorized {
         let source = parts.extensions.get::<ConnectInfo<SocketAddr>>();
         let source = source.map_or(SocketAddr::from(([0, 0, 0, 0], 0)), |info| info.0);
         match permit(relay, &parts, &body) {
-            Ok(permit) => Ok(Authorized { permit: Arc::new(permit), body, source }),
+            Ok(permit) => Ok(Authorized {
+                permit: Arc::new(permit),
+                body,
+                source,
+            }),
             Err(refusal) => Err(refused(relay, &refusal)),
         }
     }
@@ -71,7 +75,10 @@ impl FromRequest<Arc<Relay>> for AccountHolder {
 /// The whole body, in time and within bounds.
 pub(crate) async fn whole(request: Request, relay: &Relay) -> Result<(Parts, Bytes), Problem> {
     let (parts, body) = request.into_parts();
-    let announced = parts.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let announced = parts
+        .headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse().ok());
     if announced.is_some_and(|length: u64| length > BODY_BYTES_MAX as u64) {
         return Err(too_large());
     }
@@ -79,8 +86,14 @@ pub(crate) async fn whole(request: Request, relay: &Relay) -> Result<(Parts, Byt
     match tokio::time::timeout(patience, to_bytes(body, BODY_BYTES_MAX)).await {
         Ok(Ok(body)) => Ok((parts, body)),
         Ok(Err(error)) if is_length_limit(&error) => Err(too_large()),
-        Ok(Err(_)) => Err(Problem::new("bad-request", "The body ended early; send all that Content-Length says.")),
-        Err(_) => Err(Problem::new("request-timeout", "The body came too slowly; send it again, faster.")),
+        Ok(Err(_)) => Err(Problem::new(
+            "bad-request",
+            "The body ended early; send all that Content-Length says.",
+        )),
+        Err(_) => Err(Problem::new(
+            "request-timeout",
+            "The body came too slowly; send it again, faster.",
+        )),
     }
 }
 
@@ -97,7 +110,10 @@ fn is_length_limit(error: &axum::Error) -> bool {
 }
 
 fn too_large() -> Problem {
-    Problem::new("too-large", format!("The body is too large; at most {BODY_BYTES_MAX} bytes are read."))
+    Problem::new(
+        "too-large",
+        format!("The body is too large; at most {BODY_BYTES_MAX} bytes are read."),
+    )
 }
 
 /// The problem of a refusal, counted, with the nonce for the next try.
@@ -108,7 +124,11 @@ pub(crate) fn refused(relay: &Relay, refusal: &Refusal) -> Problem {
 
 /// Scheme and token of the `Authorization` header.
 fn authorization(headers: &HeaderMap) -> Option<(&str, &str)> {
-    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    let (scheme, token) = headers
+        .get(header::AUTHORIZATION)?
+        .to_str()
+        .ok()?
+        .split_once(' ')?;
     Some((scheme, token.trim()))
 }
 
@@ -131,7 +151,11 @@ fn permit(relay: &Relay, parts: &Parts, body: &[u8]) -> Result<Permit, Refusal> 
     }
     let dpop = dpop(&parts.headers).ok_or(Refusal::ProofMissing)?;
     let url = relay.url_of(parts.uri.path());
-    let request = proof::Request { method: parts.method.as_str(), url: &url, body };
+    let request = proof::Request {
+        method: parts.method.as_str(),
+        url: &url,
+        body,
+    };
     let possession = relay.proofs.possession(dpop, &token, &request, now)?;
     Permit::from_possession(token, possession)
 }
@@ -146,8 +170,17 @@ fn account(relay: &Relay, parts: &Parts, body: &[u8]) -> Result<String, Refusal>
         None => {
             let dpop = dpop(&parts.headers).ok_or(Refusal::ProofMissing)?;
             let url = relay.url_of(parts.uri.path());
-            let request = proof::Request { method: parts.method.as_str(), url: &url, body };
-            Ok(relay.proofs.account(dpop, &request, clock::unix())?.did().as_str().to_owned())
+            let request = proof::Request {
+                method: parts.method.as_str(),
+                url: &url,
+                body,
+            };
+            Ok(relay
+                .proofs
+                .account(dpop, &request, clock::unix())?
+                .did()
+                .as_str()
+                .to_owned())
         }
     }
 }

@@ -9,11 +9,13 @@ mod speech;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
-use axum::extract::State;
 use axum::response::Response;
-use dsip::message::{Bye, Challenge, ClientChanges, Description, ErrorBody, Hello, Invite, RelayChanges, Update};
+use dsip::message::{
+    Bye, Challenge, ClientChanges, Description, ErrorBody, Hello, Invite, RelayChanges, Update,
+};
 use dsip::{ClientMessage, ENVELOPE_LENGTH_MAX, Fault, Received, Receiver, SUBPROTOCOL};
 use identity::{Did, Permit, Refusal, proof, token};
 use metering::SessionId;
@@ -21,7 +23,7 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
-use super::problem::Problem;
+use super::problem::{Problem, sentence};
 use crate::cashier::Notice;
 use crate::clock;
 use crate::money;
@@ -47,7 +49,9 @@ pub(crate) async fn upgrade(
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {
     let usage = "Open a WebSocket here with the subprotocol dsip.v0.3.";
-    let upgrade = upgrade.map_err(|_| Problem::new("bad-request", usage))?.protocols([SUBPROTOCOL]);
+    let upgrade = upgrade
+        .map_err(|_| Problem::new("bad-request", usage))?
+        .protocols([SUBPROTOCOL]);
     if upgrade.selected_protocol().is_none() {
         return Err(Problem::new("bad-request", usage));
     }
@@ -126,7 +130,10 @@ impl Conversation {
             Over::Lost(_) => (1008, "too slow or silent"),
             Over::Misbehaved => (1008, "rules of the connection"),
         };
-        let frame = CloseFrame { code, reason: reason.into() };
+        let frame = CloseFrame {
+            code,
+            reason: reason.into(),
+        };
         let _ = timeout(SEND_PATIENCE, self.socket.send(Message::Close(Some(frame)))).await;
     }
 
@@ -226,7 +233,10 @@ impl Conversation {
                 return Err(fault.into());
             }
         };
-        let name = invite.name.clone().unwrap_or_else(|| received.envelope.from().redacted());
+        let name = invite
+            .name
+            .clone()
+            .unwrap_or_else(|| received.envelope.from().redacted());
         let joined = self
             .relay
             .join(Join {
@@ -240,7 +250,12 @@ impl Conversation {
             })
             .await?;
         let notices = self.relay.cashier.subscribe(joined.session);
-        self.live = Some(Live { session: joined.session, permit, answer_due: None, notices });
+        self.live = Some(Live {
+            session: joined.session,
+            permit,
+            answer_due: None,
+            notices,
+        });
         let body = dsip::message::Answer {
             correlates: received.envelope.id().to_owned(),
             session: joined.session.to_string(),
@@ -253,15 +268,27 @@ impl Conversation {
     /// The holder's signature over the invite that answers our challenge, with the token in it.
     fn permit(&mut self, invite: &Invite, received: &Received) -> Result<Permit, Fault> {
         let now = clock::unix();
-        let challenge = self.challenge.take().ok_or_else(|| Fault::from(Refusal::NonceRequired))?;
+        let challenge = self
+            .challenge
+            .take()
+            .ok_or_else(|| Fault::from(Refusal::NonceRequired))?;
         let proof = received.holder_proof(challenge, now)?;
         let token = token::verify(&invite.token, &self.relay.policy, now)?;
         Ok(Permit::from_holder_proof(token, proof)?)
     }
 
     async fn updated(&mut self, update: &Update<ClientChanges>, id: &str) -> Result<(), Trouble> {
-        let Some(live) = self.live.as_ref().filter(|live| live.session.to_string() == update.session) else {
-            return Err(Fault::new(404, "session-unknown", "No such session on this connection; send an invite.").into());
+        let Some(live) = self
+            .live
+            .as_ref()
+            .filter(|live| live.session.to_string() == update.session)
+        else {
+            return Err(Fault::new(
+                404,
+                "session-unknown",
+                "No such session on this connection; send an invite.",
+            )
+            .into());
         };
         let (session, account) = (live.session, live.permit.account().to_owned());
         let changes = &update.changes;
@@ -269,7 +296,10 @@ impl Conversation {
             && let Some((answer, _)) = self.relay.reoffer(session, sdp)?
         {
             let answer = RelayChanges {
-                answer: Some(Description { sdp: answer, seq: *seq }),
+                answer: Some(Description {
+                    sdp: answer,
+                    seq: *seq,
+                }),
                 ..RelayChanges::default()
             };
             self.update(Some(id), answer).await?;
@@ -283,7 +313,9 @@ impl Conversation {
             self.offer_more().await?;
         }
         if let Some(mute) = changes.mute {
-            self.relay.registry().in_room(session, |room| room.set_mute(session, mute.audio, mute.video));
+            self.relay
+                .registry()
+                .in_room(session, |room| room.set_mute(session, mute.audio, mute.video));
         }
         if let Some(wish) = &changes.subscribe {
             let subscribe = |room: &mut sfu::room::Room| {
@@ -293,7 +325,10 @@ impl Conversation {
         }
         if let Some(topup) = &changes.topup {
             let credited = money::top_up(&self.relay, &topup.token, &account).await?;
-            let changes = RelayChanges { topup: Some(credited), ..RelayChanges::default() };
+            let changes = RelayChanges {
+                topup: Some(credited),
+                ..RelayChanges::default()
+            };
             self.update(Some(id), changes).await?;
         }
         Ok(())
@@ -302,10 +337,19 @@ impl Conversation {
     /// Offers the lines that the client lacks, if none of our offers is out.
     async fn offer_more(&mut self) -> Result<(), Over> {
         let Some(live) = &mut self.live else { return Ok(()) };
-        let Some((sdp, seq)) = self.relay.offer_more(live.session) else { return Ok(()) };
+        let Some((sdp, seq)) = self.relay.offer_more(live.session) else {
+            return Ok(());
+        };
         live.answer_due = Some(Instant::now() + ANSWER_PATIENCE);
         let offer = Some(Description { sdp, seq });
-        self.update(None, RelayChanges { offer, ..RelayChanges::default() }).await
+        self.update(
+            None,
+            RelayChanges {
+                offer,
+                ..RelayChanges::default()
+            },
+        )
+        .await
     }
 
     /// The client never answered our offer: it stays as it is, and we may offer again when the room changes.
@@ -328,7 +372,15 @@ impl Conversation {
             }
             Told::Ended(reason) => {
                 let session = self.live.as_ref().map(|live| live.session.to_string());
-                let _ = self.say("dsip.bye", &Bye { reason: reason.as_str().to_owned(), session }).await;
+                let _ = self
+                    .say(
+                        "dsip.bye",
+                        &Bye {
+                            reason: reason.as_str().to_owned(),
+                            session,
+                        },
+                    )
+                    .await;
                 Err(Over::Ended)
             }
         }
@@ -336,18 +388,31 @@ impl Conversation {
 
     async fn tell_balance(&mut self, notice: Notice) -> Result<(), Over> {
         let balance = Some(speech::balance(&notice));
-        self.update(None, RelayChanges { balance, ..RelayChanges::default() }).await
+        self.update(
+            None,
+            RelayChanges {
+                balance,
+                ..RelayChanges::default()
+            },
+        )
+        .await
     }
 
     async fn update(&mut self, correlates: Option<&str>, changes: impl Serialize) -> Result<(), Over> {
         let Some(live) = &self.live else { return Ok(()) };
         let correlates = correlates.map(str::to_owned);
-        let body = Update { correlates, session: live.session.to_string(), changes };
+        let body = Update {
+            correlates,
+            session: live.session.to_string(),
+            changes,
+        };
         self.say("dsip.update", &body).await
     }
 
     async fn complain(&mut self, fault: Fault) -> Result<(), Over> {
-        self.say("dsip.error", &ErrorBody::from(&fault)).await
+        let mut body = ErrorBody::from(&fault);
+        body.detail = sentence(&body.detail);
+        self.say("dsip.error", &body).await
     }
 
     async fn say(&mut self, kind: &str, body: &impl Serialize) -> Result<(), Over> {

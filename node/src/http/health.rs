@@ -15,10 +15,16 @@ pub(crate) async fn live() -> &'static str {
 /// Readiness: 503 while draining or without a ledger.
 pub(crate) async fn ready(State(relay): State<Arc<Relay>>) -> Result<&'static str, Problem> {
     if relay.is_draining() {
-        return Err(Problem::new("draining", "This relay is shutting down; use another one."));
+        return Err(Problem::new(
+            "draining",
+            "This relay is shutting down; use another one.",
+        ));
     }
     if !relay.cashier.is_up() {
-        return Err(Problem::new("ledger-unavailable", "The ledger cannot be written; try again in a moment."));
+        return Err(Problem::new(
+            "ledger-unavailable",
+            "The ledger cannot be written; try again in a moment.",
+        ));
     }
     Ok("ready\n")
 }

@@ -61,15 +61,27 @@ fn describe() {
     describe_gauge!("milliway_turn_allocations", "TURN allocations that are open");
     describe_counter!("milliway_turn_packets_total", "Datagrams that TURN relayed");
     describe_counter!("milliway_turn_bytes_total", "Application bytes that TURN relayed");
-    describe_counter!("milliway_discards_total", "Datagrams that were dropped, by core and reason");
+    describe_counter!(
+        "milliway_discards_total",
+        "Datagrams that were dropped, by core and reason"
+    );
     describe_histogram!("milliway_egress_batch_packets", "Packets in one send");
-    describe_histogram!("milliway_forward_seconds", "From receiving a packet to sending it on");
+    describe_histogram!(
+        "milliway_forward_seconds",
+        "From receiving a packet to sending it on"
+    );
     describe_counter!("milliway_billed_msat_total", "Earned, in millisatoshi");
     describe_gauge!("milliway_leases_active", "Leases that sessions hold");
     describe_histogram!("milliway_ledger_commit_seconds", "Time of one durable commit");
     describe_gauge!("milliway_ledger_up", "1 while the ledger can be written");
-    describe_gauge!("milliway_throttled_sessions", "Sessions below full quality, by step of the ladder");
-    describe_counter!("milliway_auth_failures_total", "Callers who were not let in, by reason");
+    describe_gauge!(
+        "milliway_throttled_sessions",
+        "Sessions below full quality, by step of the ladder"
+    );
+    describe_counter!(
+        "milliway_auth_failures_total",
+        "Callers who were not let in, by reason"
+    );
 }
 
 /// `GET /metrics`

@@ -46,7 +46,11 @@ fn media_type(name: &str) -> &'static str {
 
 fn embedded(name: &str, request: &HeaderMap) -> Response {
     let Some(file) = Web::get(name) else {
-        return Problem::new("not-found", "No such page or file; the call page is at /room/NAME.").into_response();
+        return Problem::new(
+            "not-found",
+            "No such page or file; the call page is at /room/NAME.",
+        )
+        .into_response();
     };
     let hash = file.metadata.sha256_hash();
     let tag: String = hash[..8].iter().map(|byte| format!("{byte:02x}")).collect();
@@ -57,7 +61,9 @@ fn embedded(name: &str, request: &HeaderMap) -> Response {
         (header::CACHE_CONTROL, "no-cache".to_owned()),
         (header::ETAG, tag.clone()),
     ];
-    let known = request.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes());
+    let known = request
+        .get(header::IF_NONE_MATCH)
+        .is_some_and(|known| known.as_bytes() == tag.as_bytes());
     if known {
         return (StatusCode::NOT_MODIFIED, headers).into_response();
     }
@@ -98,7 +104,14 @@ mod tests {
 
     #[test]
     fn no_path_leads_out_of_the_folder() {
-        for path in ["../Cargo.toml", "/etc/passwd", "lib/../../Cargo.toml", "package.json", "tests/e2e/call.test.mjs", ""] {
+        for path in [
+            "../Cargo.toml",
+            "/etc/passwd",
+            "lib/../../Cargo.toml",
+            "package.json",
+            "tests/e2e/call.test.mjs",
+            "",
+        ] {
             assert_eq!(embedded(path, &HeaderMap::new()).status(), 404, "{path}");
         }
     }

@@ -1,8 +1,6 @@
 //! Errors as clients get them: `application/problem+json` (RFC 9457) with a stable slug at the end of `type` and
 //! a sentence that says what to do.
 
-use std::borrow::Cow;
-
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
@@ -15,7 +13,11 @@ const SLUGS: &[(&str, u16, &str)] = &[
     ("bad-sdp", 400, "The session description cannot be used"),
     ("balance-exhausted", 402, "The balance does not cover this"),
     ("balance-too-large", 409, "The account cannot hold this much"),
-    ("body-hash-mismatch", 401, "The body is not the one that was proved"),
+    (
+        "body-hash-mismatch",
+        401,
+        "The body is not the one that was proved",
+    ),
     ("capacity", 503, "This relay is full"),
     ("draining", 503, "This relay is shutting down"),
     ("etag-mismatch", 412, "The session has changed"),
@@ -24,7 +26,11 @@ const SLUGS: &[(&str, u16, &str)] = &[
     ("method-not-allowed", 405, "This resource does not do that"),
     ("name-taken", 409, "Somebody else has that name"),
     ("not-found", 404, "There is nothing here"),
-    ("precondition-required", 428, "The request must name the state it is about"),
+    (
+        "precondition-required",
+        428,
+        "The request must name the state it is about",
+    ),
     ("proof-malformed", 401, "The proof of possession cannot be read"),
     ("proof-missing", 401, "A proof of possession is needed"),
     ("proof-replayed", 401, "The proof was used before"),
@@ -33,24 +39,43 @@ const SLUGS: &[(&str, u16, &str)] = &[
     ("request-timeout", 408, "The request took too long"),
     ("room-forbidden", 403, "The token does not open this room"),
     ("service-forbidden", 403, "The token does not open this service"),
-    ("tariff-unavailable", 403, "The tariff of the token is no longer offered"),
+    (
+        "tariff-unavailable",
+        403,
+        "The tariff of the token is no longer offered",
+    ),
     ("token-audience", 401, "The token is for another relay"),
     ("token-expired", 401, "The token has expired"),
     ("token-malformed", 401, "The token cannot be read"),
     ("token-missing", 401, "A relay token is needed"),
-    ("token-untrusted-issuer", 401, "The issuer of the token is not trusted here"),
+    (
+        "token-untrusted-issuer",
+        401,
+        "The issuer of the token is not trusted here",
+    ),
     ("too-large", 413, "The request is too large"),
     ("unsupported-media-type", 415, "This media type is not understood"),
     ("use_dpop_nonce", 401, "The proof needs the relay's nonce"),
     ("voucher-conflict", 409, "The voucher was used with other content"),
 ];
 
+/// The crates below write their errors to stand inside a sentence; here they stand alone.
+pub(crate) fn sentence(text: &str) -> String {
+    let mut rest = text.chars();
+    let first = rest
+        .next()
+        .map(|first| first.to_uppercase().to_string())
+        .unwrap_or_default();
+    let stop = if text.ends_with(['.', '!', '?']) { "" } else { "." };
+    format!("{first}{}{stop}", rest.as_str())
+}
+
 /// One error, ready to be sent.
 #[derive(Debug, Clone)]
 pub(crate) struct Problem {
     status: StatusCode,
     slug: &'static str,
-    detail: Cow<'static, str>,
+    detail: String,
     more: Map<String, Value>,
     headers: HeaderMap,
 }
@@ -58,13 +83,13 @@ pub(crate) struct Problem {
 impl Problem {
     /// The problem `slug`, with a sentence that says what the caller can do. A slug that starts with `token-` or
     /// `proof-` and is not in the table is a 401.
-    pub(crate) fn new(slug: &'static str, detail: impl Into<Cow<'static, str>>) -> Problem {
+    pub(crate) fn new(slug: &'static str, detail: impl AsRef<str>) -> Problem {
         let known = SLUGS.iter().find(|(known, _, _)| *known == slug);
         let status = known.map_or(401, |(_, status, _)| *status);
         let mut problem = Problem {
             status: StatusCode::from_u16(status).expect("the table holds valid status codes"),
             slug,
-            detail: detail.into(),
+            detail: sentence(detail.as_ref()),
             more: Map::new(),
             headers: HeaderMap::new(),
         };
@@ -79,7 +104,10 @@ impl Problem {
     /// A failure of ours. The cause goes to the log, not to the client.
     pub(crate) fn internal(cause: &dyn std::fmt::Display) -> Problem {
         tracing::error!(%cause, "request failed");
-        Problem::new("internal", "The relay could not finish this; try again, and tell its operator if it stays.")
+        Problem::new(
+            "internal",
+            "The relay could not finish this; try again, and tell its operator if it stays.",
+        )
     }
 
     /// Adds a member to the problem's object.
@@ -112,7 +140,10 @@ impl Problem {
     }
 
     fn title(slug: &str) -> &'static str {
-        SLUGS.iter().find(|(known, _, _)| *known == slug).map_or("The token or proof is not accepted", |row| row.2)
+        SLUGS
+            .iter()
+            .find(|(known, _, _)| *known == slug)
+            .map_or("The token or proof is not accepted", |row| row.2)
     }
 
     /// What `GET /problems/{slug}` says, or `None` for no slug of ours.
@@ -124,11 +155,7 @@ impl Problem {
 
 impl From<&identity::Refusal> for Problem {
     fn from(refusal: &identity::Refusal) -> Problem {
-        let mut detail = refusal.to_string();
-        if let Some(first) = detail.get(..1) {
-            detail = format!("{}{}.", first.to_uppercase(), &detail[1..]);
-        }
-        let mut problem = Problem::new(refusal.slug(), detail);
+        let mut problem = Problem::new(refusal.slug(), refusal.to_string());
         problem.status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::UNAUTHORIZED);
         problem.headers.remove(header::WWW_AUTHENTICATE);
         match refusal.www_authenticate() {
@@ -150,9 +177,12 @@ impl IntoResponse for Problem {
         body.insert("type".into(), format!("/problems/{}", self.slug).into());
         body.insert("title".into(), Problem::title(self.slug).into());
         body.insert("status".into(), self.status.as_u16().into());
-        body.insert("detail".into(), self.detail.into_owned().into());
+        body.insert("detail".into(), self.detail.into());
         let mut headers = self.headers;
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         (self.status, headers, json!(body).to_string()).into_response()
     }
@@ -172,7 +202,10 @@ mod tests {
         let problem = Problem::new("balance-exhausted", "Top up.").with("topup", "/v1/topup");
         let response = problem.into_response();
         assert_eq!(response.status(), 402);
-        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
+        assert_eq!(
+            response.headers()[header::CONTENT_TYPE],
+            "application/problem+json"
+        );
         let response = Problem::new("token-signature", "Ask the issuer.").into_response();
         assert_eq!(response.status(), 401);
         assert!(response.headers().contains_key(header::WWW_AUTHENTICATE));

@@ -20,10 +20,14 @@ pub(crate) async fn show(
     let absent = || Problem::new("not-found", "No session of yours has that id.");
     let session: SessionId = session.parse().map_err(|_| absent())?;
     match relay.cashier.receipt(session).await? {
-        Some((account, receipt)) if account.as_str() == caller.account => {
-            Ok(([(header::CONTENT_TYPE, "application/jose"), (header::CACHE_CONTROL, "no-store")], receipt)
-                .into_response())
-        }
+        Some((account, receipt)) if account.as_str() == caller.account => Ok((
+            [
+                (header::CONTENT_TYPE, "application/jose"),
+                (header::CACHE_CONTROL, "no-store"),
+            ],
+            receipt,
+        )
+            .into_response()),
         _ => Err(absent()),
     }
 }

@@ -43,7 +43,10 @@ impl SourceLimit {
     }
 
     fn with<T>(&self, address: IpAddr, now: Instant, full: T, work: impl FnOnce(&mut Bucket) -> T) -> T {
-        let mut sources = self.sources.lock().expect("nothing panics while it holds the source table");
+        let mut sources = self
+            .sources
+            .lock()
+            .expect("nothing panics while it holds the source table");
         let source = source_of(address);
         if sources.len() >= SOURCES_MAX && !sources.contains_key(&source) {
             let (rate, burst) = (self.per_second, self.burst);
@@ -55,7 +58,11 @@ impl SourceLimit {
                 return full;
             }
         }
-        work(sources.entry(source).or_insert(Bucket { left: self.burst, at: now, connections: 0 }))
+        work(sources.entry(source).or_insert(Bucket {
+            left: self.burst,
+            at: now,
+            connections: 0,
+        }))
     }
 
     /// Takes one call from the source's bucket; false if there is none left.
@@ -85,7 +92,9 @@ impl SourceLimit {
 
     /// A connection that [`SourceLimit::connect`] counted has ended.
     pub(crate) fn disconnect(&self, address: IpAddr, now: Instant) {
-        self.with(address, now, (), |bucket| bucket.connections = bucket.connections.saturating_sub(1));
+        self.with(address, now, (), |bucket| {
+            bucket.connections = bucket.connections.saturating_sub(1)
+        });
     }
 }
 
@@ -97,7 +106,11 @@ mod tests {
     #[test]
     fn a_source_past_its_burst_waits_and_others_do_not() {
         let limit = SourceLimit::new(2, 3, 10);
-        let (now, loud, quiet) = (Instant::now(), "192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
+        let (now, loud, quiet) = (
+            Instant::now(),
+            "192.0.2.1".parse().unwrap(),
+            "192.0.2.2".parse().unwrap(),
+        );
         assert_eq!((0..10).filter(|_| limit.call(loud, now)).count(), 3);
         assert!(limit.call(quiet, now));
         assert!(!limit.call(loud, now + Duration::from_millis(400)));
@@ -107,9 +120,15 @@ mod tests {
     #[test]
     fn one_ipv6_customer_is_one_source() {
         let first: IpAddr = "2001:db8:1:2300::1".parse().unwrap();
-        assert_eq!(source_of(first), source_of("2001:db8:1:23ff:ffff::9".parse().unwrap()));
+        assert_eq!(
+            source_of(first),
+            source_of("2001:db8:1:23ff:ffff::9".parse().unwrap())
+        );
         assert_ne!(source_of(first), source_of("2001:db8:1:2400::1".parse().unwrap()));
-        assert_eq!(source_of("::ffff:192.0.2.1".parse().unwrap()), source_of("192.0.2.1".parse().unwrap()));
+        assert_eq!(
+            source_of("::ffff:192.0.2.1".parse().unwrap()),
+            source_of("192.0.2.1".parse().unwrap())
+        );
     }
 
     #[test]
@@ -129,6 +148,9 @@ mod tests {
             assert!(limit.call(IpAddr::from(number.to_be_bytes()), now));
         }
         assert!(!limit.call("203.0.113.1".parse().unwrap(), now), "all are busy");
-        assert!(limit.call("203.0.113.1".parse().unwrap(), now + Duration::from_secs(2)), "all are forgotten");
+        assert!(
+            limit.call("203.0.113.1".parse().unwrap(), now + Duration::from_secs(2)),
+            "all are forgotten"
+        );
     }
 }

@@ -18,9 +18,15 @@ struct TopUp {
 }
 
 /// Credits the voucher once; again, it gets the first answer again.
-pub(crate) async fn credit(State(relay): State<Arc<Relay>>, caller: AccountHolder) -> Result<Json<Value>, Problem> {
+pub(crate) async fn credit(
+    State(relay): State<Arc<Relay>>,
+    caller: AccountHolder,
+) -> Result<Json<Value>, Problem> {
     let Ok(TopUp { token }) = serde_json::from_slice(&caller.body) else {
-        return Err(Problem::new("bad-request", "Send {\"token\": JWT} with the token that carries the voucher."));
+        return Err(Problem::new(
+            "bad-request",
+            "Send {\"token\": JWT} with the token that carries the voucher.",
+        ));
     };
     let credited = money::top_up(&relay, &token, &caller.account).await?;
     let mut answer = json!({

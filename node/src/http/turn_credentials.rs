@@ -12,7 +12,10 @@ use super::problem::Problem;
 use crate::relay::Relay;
 
 /// A new username. Its session's receipt is at `/v1/receipts/{session}`.
-pub(crate) async fn create(State(relay): State<Arc<Relay>>, caller: Authorized) -> Result<Json<Value>, Problem> {
+pub(crate) async fn create(
+    State(relay): State<Arc<Relay>>,
+    caller: Authorized,
+) -> Result<Json<Value>, Problem> {
     let turn = relay.ice_servers(&caller.permit).await?;
     Ok(Json(json!({
         "iceServers": [{ "urls": turn.urls, "username": turn.username, "credential": turn.credential }],

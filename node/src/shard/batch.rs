@@ -23,13 +23,21 @@ pub(super) struct Unsent([Option<Charged>; 2]);
 impl Unsent {
     /// Tells the core.
     pub(super) fn give_back(self, turn: &mut TurnServer) {
-        self.0.into_iter().flatten().for_each(|charged| turn.give_back(charged));
+        self.0
+            .into_iter()
+            .flatten()
+            .for_each(|charged| turn.give_back(charged));
     }
 }
 
 impl Batch {
     pub(super) fn new() -> Self {
-        Self { outbox: Outbox::new(), via: Via::Listener, charged: None, overhead: 0 }
+        Self {
+            outbox: Outbox::new(),
+            via: Via::Listener,
+            charged: None,
+            overhead: 0,
+        }
     }
 
     /// Sends a packet: as it lies if it came `alone`, otherwise together with its neighbours.
@@ -57,7 +65,12 @@ impl Batch {
     }
 
     /// Sends an answer of the server's own, which costs nothing.
-    pub(super) fn answer(&self, transmit: Option<Transmit<'_>>, sockets: &mut TurnSockets, gauges: &mut Gauges) {
+    pub(super) fn answer(
+        &self,
+        transmit: Option<Transmit<'_>>,
+        sockets: &mut TurnSockets,
+        gauges: &mut Gauges,
+    ) {
         if let Some(transmit) = transmit {
             send_one(&transmit, sockets, gauges);
         }
@@ -65,7 +78,9 @@ impl Batch {
 
     /// Adds a packet; false if it belongs to another batch.
     fn push(&mut self, transmit: &Transmit<'_>) -> bool {
-        let Some(charged) = transmit.charged else { return false };
+        let Some(charged) = transmit.charged else {
+            return false;
+        };
         let overhead = transmit.contents.len() as u64 - charged.bytes;
         if let Some(open) = &self.charged {
             let same_meter = (open.allocation, open.direction) == (charged.allocation, charged.direction);
@@ -76,7 +91,11 @@ impl Batch {
         if !self.outbox.push(&datagram_of(transmit)) {
             return false;
         }
-        let open = self.charged.get_or_insert(Charged { packets: 0, bytes: 0, ..charged });
+        let open = self.charged.get_or_insert(Charged {
+            packets: 0,
+            bytes: 0,
+            ..charged
+        });
         open.packets += 1;
         open.bytes += charged.bytes;
         (self.via, self.overhead) = (transmit.via, overhead);
@@ -91,7 +110,11 @@ impl Batch {
                 socket.send(&transmit).err().map(|refused| {
                     gauges.refused(refused.datagrams, refused.kind);
                     let bytes = refused.bytes.saturating_sub(self.overhead * refused.datagrams);
-                    Charged { packets: refused.datagrams, bytes, ..charged }
+                    Charged {
+                        packets: refused.datagrams,
+                        bytes,
+                        ..charged
+                    }
                 })
             }
             _ => Some(charged),
@@ -102,7 +125,9 @@ impl Batch {
 }
 
 fn send_one(transmit: &Transmit<'_>, sockets: &mut TurnSockets, gauges: &mut Gauges) -> Option<Charged> {
-    let Some(socket) = sockets.via(transmit.via) else { return transmit.charged };
+    let Some(socket) = sockets.via(transmit.via) else {
+        return transmit.charged;
+    };
     gauges.batch(1);
     let refused = socket.send(&datagram_of(transmit)).err()?;
     gauges.refused(refused.datagrams, refused.kind);

@@ -16,21 +16,45 @@ pub(crate) enum Command {
     /// The whole negotiated media of a session, again after each offer and answer.
     SetMedia { session: SessionId, media: Box<Media> },
     /// New ICE credentials and fingerprint (ICE restart).
-    SetTransport { session: SessionId, transport: Box<Transport> },
+    SetTransport {
+        session: SessionId,
+        transport: Box<Transport>,
+    },
     /// What a line towards a subscriber carries from now on.
-    Route { subscriber: SessionId, mid: Mid, source: Option<sfu::Source> },
+    Route {
+        subscriber: SessionId,
+        mid: Mid,
+        source: Option<sfu::Source>,
+    },
     /// Ends an SFU session; its last report follows.
-    CloseSfu { session: SessionId, reason: sfu::CloseReason },
+    CloseSfu {
+        session: SessionId,
+        reason: sfu::CloseReason,
+    },
     /// A username that may make TURN allocations. Goes to every shard: a client's address decides where it lands.
     AddTurnCredential(Arc<Credential>),
     /// The lease of a session has grown to this total over its life.
-    Grant { session: SessionId, lease: LeaseId, granted_total: Msat },
+    Grant {
+        session: SessionId,
+        lease: LeaseId,
+        granted_total: Msat,
+    },
     /// A rung of the low-balance ladder. For TURN it goes to every shard.
     SetStep { session: SessionId, step: Step },
     /// The money for a pending TURN allocation is there.
-    TurnAdmitted { allocation: u64, session: SessionId, lease: LeaseId, granted: Msat, rates: Rates, step: Step },
+    TurnAdmitted {
+        allocation: u64,
+        session: SessionId,
+        lease: LeaseId,
+        granted: Msat,
+        rates: Rates,
+        step: Step,
+    },
     /// A pending TURN allocation gets no money; the client is answered 486 with this reason.
-    TurnRefused { allocation: u64, reason: turn_server::Refusal },
+    TurnRefused {
+        allocation: u64,
+        reason: turn_server::Refusal,
+    },
     /// Ends a session, SFU or TURN, with all its allocations. For TURN it goes to every shard.
     End { session: SessionId, reason: EndReason },
     /// No new sessions from now on; live ones keep running.

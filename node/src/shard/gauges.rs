@@ -52,8 +52,17 @@ pub(super) struct Gauges {
 
 impl Gauges {
     pub(super) fn new(now: Instant) -> Self {
-        let of = |name: &'static str, direction: &'static str| Published::new(counter!(name, "direction" => direction));
-        let four = |packets, bytes| [of(packets, "in"), of(packets, "out"), of(bytes, "in"), of(bytes, "out")];
+        let of = |name: &'static str, direction: &'static str| {
+            Published::new(counter!(name, "direction" => direction))
+        };
+        let four = |packets, bytes| {
+            [
+                of(packets, "in"),
+                of(packets, "out"),
+                of(bytes, "in"),
+                of(bytes, "out"),
+            ]
+        };
         let discard = |core: &'static str, reason: &'static str| {
             Published::new(counter!("milliway_discards_total", "core" => core, "reason" => reason))
         };
@@ -64,10 +73,17 @@ impl Gauges {
             next: now,
             sfu: four("milliway_sfu_packets_total", "milliway_sfu_bytes_total"),
             turn: four("milliway_turn_packets_total", "milliway_turn_bytes_total"),
-            sfu_discards: sfu::Discard::ALL.iter().map(|reason| discard("sfu", reason.as_str())).collect(),
-            turn_discards: turn_server::Discard::ALL.iter().map(|reason| discard("turn", reason.as_str())).collect(),
+            sfu_discards: sfu::Discard::ALL
+                .iter()
+                .map(|reason| discard("sfu", reason.as_str()))
+                .collect(),
+            turn_discards: turn_server::Discard::ALL
+                .iter()
+                .map(|reason| discard("turn", reason.as_str()))
+                .collect(),
             auth_failures: turn_server::AuthFailure::ALL.iter().map(auth).collect(),
-            refused: ["kernel-buffer-full", "message-too-long", "kernel-refused"].map(|reason| discard("socket", reason)),
+            refused: ["kernel-buffer-full", "message-too-long", "kernel-refused"]
+                .map(|reason| discard("socket", reason)),
             refused_counts: [0; 3],
             allocations: gauge!("milliway_turn_allocations"),
             allocations_told: 0,
@@ -119,16 +135,39 @@ impl Gauges {
         }
         self.next = now + PUBLISH_EVERY;
         let sfu_figures = [sfu.packets_in, sfu.packets_out, sfu.bytes_in, sfu.bytes_out];
-        let turn_figures =
-            [turn.packets_from_client, turn.packets_to_client, turn.bytes_from_client, turn.bytes_to_client];
-        self.sfu.iter_mut().zip(sfu_figures).for_each(|(published, value)| published.set(value));
-        self.turn.iter_mut().zip(turn_figures).for_each(|(published, value)| published.set(value));
-        self.sfu_discards.iter_mut().zip(sfu.discards()).for_each(|(published, (_, value))| published.set(value));
-        self.turn_discards.iter_mut().zip(turn.discards()).for_each(|(published, (_, value))| published.set(value));
-        self.auth_failures.iter_mut().zip(turn.auth_failures()).for_each(|(p, (_, value))| p.set(value));
-        self.refused.iter_mut().zip(self.refused_counts).for_each(|(published, value)| published.set(value));
+        let turn_figures = [
+            turn.packets_from_client,
+            turn.packets_to_client,
+            turn.bytes_from_client,
+            turn.bytes_to_client,
+        ];
+        self.sfu
+            .iter_mut()
+            .zip(sfu_figures)
+            .for_each(|(published, value)| published.set(value));
+        self.turn
+            .iter_mut()
+            .zip(turn_figures)
+            .for_each(|(published, value)| published.set(value));
+        self.sfu_discards
+            .iter_mut()
+            .zip(sfu.discards())
+            .for_each(|(published, (_, value))| published.set(value));
+        self.turn_discards
+            .iter_mut()
+            .zip(turn.discards())
+            .for_each(|(published, (_, value))| published.set(value));
+        self.auth_failures
+            .iter_mut()
+            .zip(turn.auth_failures())
+            .for_each(|(p, (_, value))| p.set(value));
+        self.refused
+            .iter_mut()
+            .zip(self.refused_counts)
+            .for_each(|(published, value)| published.set(value));
         // All shards share the gauge, so each adds and takes away its own.
-        self.allocations.increment(allocations as f64 - self.allocations_told as f64);
+        self.allocations
+            .increment(allocations as f64 - self.allocations_told as f64);
         self.allocations_told = allocations;
         for (datagrams, count) in self.batches.iter_mut().enumerate() {
             if *count > 0 {

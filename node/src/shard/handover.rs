@@ -24,7 +24,10 @@ const FORGET_AFTER: Duration = Duration::from_secs(60);
 /// Checks come every few seconds; an announcement in so many is enough.
 const ANNOUNCE_EVERY: Duration = Duration::from_secs(10);
 
-const _: () = assert!(FORGET_AFTER.as_secs() > 3 * ANNOUNCE_EVERY.as_secs(), "two announcements may be lost");
+const _: () = assert!(
+    FORGET_AFTER.as_secs() > 3 * ANNOUNCE_EVERY.as_secs(),
+    "two announcements may be lost"
+);
 
 /// What shards post to each other.
 pub(super) enum Parcel {
@@ -51,7 +54,12 @@ impl Datagram {
     fn new(source: SocketAddr, local_ip: Option<IpAddr>, datagram: &[u8]) -> Option<Self> {
         let mut bytes = [0; PARCEL_MAX];
         bytes.get_mut(..datagram.len())?.copy_from_slice(datagram);
-        Some(Self { source, local_ip, len: u16::try_from(datagram.len()).ok()?, bytes })
+        Some(Self {
+            source,
+            local_ip,
+            len: u16::try_from(datagram.len()).ok()?,
+            bytes,
+        })
     }
 
     pub(super) fn bytes(&mut self) -> &mut [u8] {
@@ -89,11 +97,18 @@ impl Peers {
     }
 
     /// Posts a datagram to its shard, if that is another one. True if it was, or should have been.
-    pub(super) fn hand_over(&mut self, source: SocketAddr, local_ip: Option<IpAddr>, datagram: &[u8]) -> bool {
+    pub(super) fn hand_over(
+        &mut self,
+        source: SocketAddr,
+        local_ip: Option<IpAddr>,
+        datagram: &[u8],
+    ) -> bool {
         if self.handles.len() == 1 {
             return false;
         }
-        let Some(shard) = self.owner(source, datagram).filter(|shard| *shard != self.own) else { return false };
+        let Some(shard) = self.owner(source, datagram).filter(|shard| *shard != self.own) else {
+            return false;
+        };
         match Datagram::new(source, local_ip, datagram) {
             Some(parcel) => self.post(shard, Parcel::Datagram(parcel)),
             None => self.lost += 1,
@@ -117,11 +132,16 @@ impl Peers {
         if self.handles.len() == 1 || demux::classify(datagram) != Kind::Stun {
             return;
         }
-        let success = |message: Message<'_>| (message.class(), message.method()) == (Class::Success, Method::BINDING);
+        let success =
+            |message: Message<'_>| (message.class(), message.method()) == (Class::Success, Method::BINDING);
         if !Message::parse(datagram).is_ok_and(success) {
             return;
         }
-        if self.announced.get(&destination).is_some_and(|at| now.saturating_duration_since(*at) < ANNOUNCE_EVERY) {
+        if self
+            .announced
+            .get(&destination)
+            .is_some_and(|at| now.saturating_duration_since(*at) < ANNOUNCE_EVERY)
+        {
             return;
         }
         self.tidy(now);
@@ -129,8 +149,17 @@ impl Peers {
             self.announced.insert(destination, now);
         }
         self.owners.remove(&destination);
-        for shard in (0..self.handles.len()).filter(|shard| *shard != self.own).collect::<Vec<_>>() {
-            self.post(shard, Parcel::Owner { address: destination, shard: self.own });
+        for shard in (0..self.handles.len())
+            .filter(|shard| *shard != self.own)
+            .collect::<Vec<_>>()
+        {
+            self.post(
+                shard,
+                Parcel::Owner {
+                    address: destination,
+                    shard: self.own,
+                },
+            );
         }
     }
 

@@ -83,10 +83,22 @@ pub(super) struct Mailbox {
 
 pub(super) fn new() -> io::Result<Mailbox> {
     let poll = Poll::new()?;
-    let bell = Arc::new(Bell { rung: AtomicBool::new(false), waker: Waker::new(poll.registry(), BELL)? });
+    let bell = Arc::new(Bell {
+        rung: AtomicBool::new(false),
+        waker: Waker::new(poll.registry(), BELL)?,
+    });
     let (commands, commands_in) = sync_channel(COMMANDS_MAX);
     let (parcels, parcels_in) = sync_channel(PARCELS_MAX);
-    Ok(Mailbox { poll, commands: commands_in, parcels: parcels_in, handle: ShardHandle { commands, parcels, bell } })
+    Ok(Mailbox {
+        poll,
+        commands: commands_in,
+        parcels: parcels_in,
+        handle: ShardHandle {
+            commands,
+            parcels,
+            bell,
+        },
+    })
 }
 
 impl Mailbox {

@@ -18,16 +18,23 @@ pub(super) struct SfuPort {
 
 impl SfuPort {
     pub(super) fn new(socket: Socket, sfu: Sfu) -> Self {
-        Self { socket, sfu, buffer: SendBuffer::new() }
+        Self {
+            socket,
+            sfu,
+            buffer: SendBuffer::new(),
+        }
     }
 
     /// Takes what has been received: to this shard's core, or to another shard.
     pub(super) fn receive(&mut self, inbox: &mut Inbox, peers: &mut Peers, now: Instant) {
         for index in 0..inbox.filled() {
-            let Some((meta, mut datagrams)) = inbox.datagrams(index) else { continue };
+            let Some((meta, mut datagrams)) = inbox.datagrams(index) else {
+                continue;
+            };
             while let Some(datagram) = datagrams.next_datagram() {
                 if !peers.hand_over(meta.source, meta.local_ip, datagram) {
-                    self.sfu.handle_datagram(now, meta.source, meta.local_ip, datagram);
+                    self.sfu
+                        .handle_datagram(now, meta.source, meta.local_ip, datagram);
                 }
             }
         }
@@ -35,7 +42,13 @@ impl SfuPort {
     }
 
     /// Takes a datagram that another shard received.
-    pub(super) fn take(&mut self, source: SocketAddr, local_ip: Option<IpAddr>, datagram: &mut [u8], now: Instant) {
+    pub(super) fn take(
+        &mut self,
+        source: SocketAddr,
+        local_ip: Option<IpAddr>,
+        datagram: &mut [u8],
+        now: Instant,
+    ) {
         self.sfu.handle_datagram(now, source, local_ip, datagram);
     }
 

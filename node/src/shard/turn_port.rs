@@ -35,14 +35,24 @@ impl RelayAddresses {
                 Family::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
                 Family::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
             };
-            let bound = if told.is_loopback() || local.contains(&told) { told } else { unspecified };
+            let bound = if told.is_loopback() || local.contains(&told) {
+                told
+            } else {
+                unspecified
+            };
             Some(RelayAddress { told, bound })
         };
-        Self { v4: first(Family::V4), v6: first(Family::V6) }
+        Self {
+            v4: first(Family::V4),
+            v6: first(Family::V6),
+        }
     }
 
     pub(super) fn families(&self) -> Vec<Family> {
-        [self.v4.map(|_| Family::V4), self.v6.map(|_| Family::V6)].into_iter().flatten().collect()
+        [self.v4.map(|_| Family::V4), self.v6.map(|_| Family::V6)]
+            .into_iter()
+            .flatten()
+            .collect()
     }
 
     fn of(&self, family: Family) -> Option<RelayAddress> {
@@ -68,7 +78,11 @@ struct Relay {
 
 impl TurnSockets {
     pub(super) fn new(listener: Socket, addresses: RelayAddresses) -> Self {
-        Self { listener, addresses, relays: Vec::new() }
+        Self {
+            listener,
+            addresses,
+            relays: Vec::new(),
+        }
     }
 
     /// Opens a relayed port; the address that the client is told.
@@ -92,7 +106,9 @@ impl TurnSockets {
 
     /// Closes an allocation's port, if it is open.
     pub(super) fn close(&mut self, registry: &Registry, allocation: AllocationKey) {
-        let Some(place) = self.relays.get_mut(allocation.slot()) else { return };
+        let Some(place) = self.relays.get_mut(allocation.slot()) else {
+            return;
+        };
         if let Some(mut relay) = place.take_if(|relay| relay.allocation == allocation) {
             // Closing the descriptor takes it out of the poll anyway.
             let _ = registry.deregister(&mut relay.socket);
@@ -130,6 +146,9 @@ mod tests {
         assert_eq!((v4.told, v4.bound), (ip("203.0.113.5"), ip("0.0.0.0")));
         let v6 = addresses.of(Family::V6).unwrap();
         assert_eq!((v6.told, v6.bound), (ip("2001:db8::5"), ip("2001:db8::5")));
-        assert_eq!(RelayAddresses::new(&[ip("127.0.0.1")], &[]).families(), [Family::V4]);
+        assert_eq!(
+            RelayAddresses::new(&[ip("127.0.0.1")], &[]).families(),
+            [Family::V4]
+        );
     }
 }

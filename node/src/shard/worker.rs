@@ -76,7 +76,12 @@ pub(super) struct Worker {
 
 impl Worker {
     pub(super) fn new(parts: Parts) -> io::Result<Self> {
-        let Parts { mut sfu_socket, mut turn_socket, mailbox, .. } = parts;
+        let Parts {
+            mut sfu_socket,
+            mut turn_socket,
+            mailbox,
+            ..
+        } = parts;
         let registry = mailbox.poll.registry();
         registry.register(&mut sfu_socket, SFU, Interest::READABLE)?;
         registry.register(&mut turn_socket, TURN, Interest::READABLE)?;
@@ -129,7 +134,12 @@ impl Worker {
             self.sfu.sfu.handle_timeout(now);
             self.turn.handle_timeout(now);
             self.flush(now);
-            self.gauges.publish(self.sfu.sfu.counters(), self.turn.counters(), self.turn.allocations(), now);
+            self.gauges.publish(
+                self.sfu.sfu.counters(),
+                self.turn.counters(),
+                self.turn.allocations(),
+                now,
+            );
         }
     }
 
@@ -137,9 +147,15 @@ impl Worker {
         if !self.ready.is_empty() || self.mail {
             return Duration::ZERO;
         }
-        let due = [self.sfu.sfu.poll_timeout(), self.turn.poll_timeout(), Some(self.gauges.due())];
+        let due = [
+            self.sfu.sfu.poll_timeout(),
+            self.turn.poll_timeout(),
+            Some(self.gauges.due()),
+        ];
         let first = due.into_iter().flatten().min();
-        first.map_or(SLEEP_MAX, |first| first.saturating_duration_since(now)).min(SLEEP_MAX)
+        first
+            .map_or(SLEEP_MAX, |first| first.saturating_duration_since(now))
+            .min(SLEEP_MAX)
     }
 
     fn ready_again(&mut self, token: Token) {
@@ -151,7 +167,9 @@ impl Worker {
     /// Takes one batch of each socket that has something; who has more comes again in the next round.
     fn read_sockets(&mut self, now: Instant) {
         for _ in 0..self.ready.len() {
-            let Some(token) = self.ready.pop_front() else { return };
+            let Some(token) = self.ready.pop_front() else {
+                return;
+            };
             let received = match token {
                 SFU => self.sfu.socket.receive(&mut self.inbox),
                 TURN => self.sockets.listener.receive(&mut self.inbox),
@@ -187,12 +205,23 @@ impl Worker {
 
     /// What clients sent to the TURN listener.
     fn from_clients(&mut self, now: Instant) {
-        let Self { inbox, turn, batch, sockets, gauges, .. } = self;
+        let Self {
+            inbox,
+            turn,
+            batch,
+            sockets,
+            gauges,
+            ..
+        } = self;
         for index in 0..inbox.filled() {
-            let Some((meta, mut datagrams)) = inbox.datagrams(index) else { continue };
+            let Some((meta, mut datagrams)) = inbox.datagrams(index) else {
+                continue;
+            };
             let alone = datagrams.remaining() == 1;
             while let Some(datagram) = datagrams.next_datagram() {
-                let Some(transmit) = turn.handle_client(now, meta.source, meta.local_ip, datagram) else { continue };
+                let Some(transmit) = turn.handle_client(now, meta.source, meta.local_ip, datagram) else {
+                    continue;
+                };
                 let unsent = batch.forward(&transmit, alone, sockets, gauges);
                 unsent.give_back(turn);
             }
@@ -203,13 +232,26 @@ impl Worker {
 
     /// What peers sent to a relayed port.
     fn from_peers(&mut self, slot: usize, now: Instant) {
-        let Self { inbox, turn, batch, sockets, gauges, .. } = self;
-        let Some((allocation, _)) = sockets.relay(slot) else { return };
+        let Self {
+            inbox,
+            turn,
+            batch,
+            sockets,
+            gauges,
+            ..
+        } = self;
+        let Some((allocation, _)) = sockets.relay(slot) else {
+            return;
+        };
         for index in 0..inbox.filled() {
-            let Some((meta, mut datagrams)) = inbox.datagrams(index) else { continue };
+            let Some((meta, mut datagrams)) = inbox.datagrams(index) else {
+                continue;
+            };
             let alone = datagrams.remaining() == 1;
             while let Some(packet) = datagrams.next_with_headroom() {
-                let Some(transmit) = turn.handle_peer(now, allocation, meta.source, packet) else { continue };
+                let Some(transmit) = turn.handle_peer(now, allocation, meta.source, packet) else {
+                    continue;
+                };
                 let unsent = batch.forward(&transmit, alone, sockets, gauges);
                 unsent.give_back(turn);
             }
@@ -250,7 +292,11 @@ impl Worker {
             Command::OpenSfu(open) => self.open_sfu(*open, now),
             Command::SetMedia { session, media } => self.sfu.sfu.set_media(session, *media),
             Command::SetTransport { session, transport } => self.sfu.sfu.set_transport(session, *transport),
-            Command::Route { subscriber, mid, source } => self.sfu.sfu.route(subscriber, mid, source),
+            Command::Route {
+                subscriber,
+                mid,
+                source,
+            } => self.sfu.sfu.route(subscriber, mid, source),
             Command::CloseSfu { session, reason } => self.sfu.sfu.close(session, reason, now),
             Command::AddTurnCredential(credential) => {
                 if !self.turn.add_credential(credential, now) {
@@ -258,7 +304,11 @@ impl Worker {
                 }
             }
             // A session is either the SFU's or TURN's; the other core does not know it and ignores it.
-            Command::Grant { session, lease, granted_total } => {
+            Command::Grant {
+                session,
+                lease,
+                granted_total,
+            } => {
                 if self.sessions.contains_key(&session) {
                     self.sfu.sfu.grant(session, granted_total);
                 } else {
@@ -272,9 +322,18 @@ impl Worker {
                     self.turn.set_step(session, step, now);
                 }
             }
-            Command::TurnAdmitted { allocation, session, lease, granted, rates, step } => {
+            Command::TurnAdmitted {
+                allocation,
+                session,
+                lease,
+                granted,
+                rates,
+                step,
+            } => {
                 let allowance = Allowance::new(lease, session, rates, granted);
-                let answer = self.turn.admitted(AllocationKey::new(allocation), allowance, step, now);
+                let answer = self
+                    .turn
+                    .admitted(AllocationKey::new(allocation), allowance, step, now);
                 self.batch.answer(answer, &mut self.sockets, &mut self.gauges);
             }
             Command::TurnRefused { allocation, reason } => {
@@ -294,12 +353,22 @@ impl Worker {
     }
 
     fn open_sfu(&mut self, open: OpenSfu, now: Instant) {
-        let OpenSfu { session, permit, transport, media, allowance, reply } = open;
+        let OpenSfu {
+            session,
+            permit,
+            transport,
+            media,
+            allowance,
+            reply,
+        } = open;
         // Kept for the case that the core does not take the session: its lease then goes back.
         let mut unused = allowance.clone();
         let outcome = match self.draining {
             true => Err(sfu::Refused::Capacity),
-            false => self.sfu.sfu.open(session, permit.clone(), transport, allowance, now),
+            false => self
+                .sfu
+                .sfu
+                .open(session, permit.clone(), transport, allowance, now),
         };
         match outcome {
             Ok(()) => {
@@ -330,7 +399,11 @@ impl Worker {
                     self.tell(ShardEvent::Publishing { session, mid, kind });
                 }
                 sfu::Event::Report { report, .. } => self.cashier.try_report(self.index, report),
-                sfu::Event::Closed { session, reason, report } => {
+                sfu::Event::Closed {
+                    session,
+                    reason,
+                    report,
+                } => {
                     self.cashier.try_report(self.index, report);
                     if let Some(permit) = self.sessions.remove(&session) {
                         self.census.call_closed(permit.account());
@@ -344,7 +417,11 @@ impl Worker {
     fn turn_events(&mut self, now: Instant) {
         while let Some(event) = self.turn.poll_event() {
             match event {
-                turn_server::Event::Admit { allocation, session, permit } => {
+                turn_server::Event::Admit {
+                    allocation,
+                    session,
+                    permit,
+                } => {
                     let admission = TurnAdmission {
                         shard: self.index,
                         allocation: allocation.get(),
@@ -357,14 +434,22 @@ impl Worker {
                         self.batch.answer(answer, &mut self.sockets, &mut self.gauges);
                     }
                 }
-                turn_server::Event::OpenRelay { allocation, family, port } => {
-                    let answer = match self.sockets.open(self.mailbox.poll.registry(), allocation, family, port) {
-                        Ok(relayed) => self.turn.relay_opened(allocation, relayed, now),
-                        Err(error) => {
-                            tracing::debug!(shard = self.index, %error, "a relayed port was not opened");
-                            self.turn.relay_failed(allocation, now)
-                        }
-                    };
+                turn_server::Event::OpenRelay {
+                    allocation,
+                    family,
+                    port,
+                } => {
+                    let answer =
+                        match self
+                            .sockets
+                            .open(self.mailbox.poll.registry(), allocation, family, port)
+                        {
+                            Ok(relayed) => self.turn.relay_opened(allocation, relayed, now),
+                            Err(error) => {
+                                tracing::debug!(shard = self.index, %error, "a relayed port was not opened");
+                                self.turn.relay_failed(allocation, now)
+                            }
+                        };
                     self.batch.answer(answer, &mut self.sockets, &mut self.gauges);
                 }
                 turn_server::Event::CloseRelay { allocation } => {
@@ -380,7 +465,10 @@ impl Worker {
 
     fn tell(&self, event: ShardEvent) {
         if self.events.try_send(event).is_err() {
-            tracing::warn!(shard = self.index, "the control plane is behind; it was not told of an event");
+            tracing::warn!(
+                shard = self.index,
+                "the control plane is behind; it was not told of an event"
+            );
         }
     }
 
@@ -406,8 +494,12 @@ fn close_reason(reason: EndReason) -> CloseReason {
 /// Keeps the shard on one core, so that its caches stay its own. A machine that does not allow it runs as well.
 fn pin(index: usize) {
     use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
-    let Ok(allowed) = sched_getaffinity(None) else { return };
-    let cores: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core)).collect();
+    let Ok(allowed) = sched_getaffinity(None) else {
+        return;
+    };
+    let cores: Vec<usize> = (0..CpuSet::MAX_CPU)
+        .filter(|core| allowed.is_set(*core))
+        .collect();
     if cores.is_empty() {
         return;
     }

@@ -13,56 +13,78 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// The program under test.
-pub const MILLIWAY: &str = env!("CARGO_BIN_EXE_milliway");
+pub(crate) const MILLIWAY: &str = env!("CARGO_BIN_EXE_milliway");
 /// A loaded machine with a debug build may need this long; the second that is promised is measured elsewhere.
 const READY_PATIENCE: Duration = Duration::from_secs(20);
 
 /// A running `milliway dev`.
-pub struct Relay {
+pub(crate) struct Relay {
     child: Child,
     /// Its ready line.
-    pub ready: Value,
+    pub(crate) ready: Value,
     /// Lines on standard output after the ready line.
     further_output: mpsc::Receiver<String>,
     /// Its data folder.
-    pub data: TempDir,
+    pub(crate) data: TempDir,
 }
 
 /// What it answered.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub headers: HashMap<String, String>,
-    pub body: Vec<u8>,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HashMap<String, String>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Answer {
-    pub fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(&self.body).unwrap()
     }
 
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("not JSON: {self:?}"))
     }
 
     /// The slug of a problem, after checking that it is a whole one.
-    pub fn slug(&self) -> String {
-        assert_eq!(self.headers["content-type"], "application/problem+json", "{}", self.text());
+    pub(crate) fn slug(&self) -> String {
+        assert_eq!(
+            self.headers["content-type"],
+            "application/problem+json",
+            "{}",
+            self.text()
+        );
         let problem = self.json();
         assert_eq!(problem["status"], self.status);
-        assert!(problem["detail"].as_str().unwrap().len() > 20, "a sentence that says what to do: {problem}");
-        problem["type"].as_str().unwrap().rsplit('/').next().unwrap().to_owned()
+        assert!(
+            problem["detail"].as_str().unwrap().len() > 20,
+            "a sentence that says what to do: {problem}"
+        );
+        problem["type"]
+            .as_str()
+            .unwrap()
+            .rsplit('/')
+            .next()
+            .unwrap()
+            .to_owned()
     }
 }
 
 impl Relay {
-    pub fn start() -> Relay {
+    pub(crate) fn start() -> Relay {
         Relay::start_with(tempfile::tempdir().unwrap(), &[], &[])
     }
 
-    pub fn start_with(data: TempDir, arguments: &[&str], environment: &[(&str, &str)]) -> Relay {
+    pub(crate) fn start_with(data: TempDir, arguments: &[&str], environment: &[(&str, &str)]) -> Relay {
         let mut child = Command::new(MILLIWAY)
-            .args(["dev", "--http", "127.0.0.1:0", "--sfu", "127.0.0.1:0", "--turn", "127.0.0.1:0"])
+            .args([
+                "dev",
+                "--http",
+                "127.0.0.1:0",
+                "--sfu",
+                "127.0.0.1:0",
+                "--turn",
+                "127.0.0.1:0",
+            ])
             .args(["--data", data.path().to_str().unwrap()])
             .args(arguments)
             .envs(environment.iter().copied())
@@ -72,31 +94,45 @@ impl Relay {
             .unwrap();
         let (sender, lines) = mpsc::channel();
         let output = BufReader::new(child.stdout.take().unwrap());
-        std::thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        std::thread::spawn(move || {
+            output
+                .lines()
+                .map_while(Result::ok)
+                .try_for_each(|line| sender.send(line))
+        });
         let first = lines.recv_timeout(READY_PATIENCE).expect("a ready line");
         let ready = serde_json::from_str(&first).expect("the first line is one JSON object");
-        Relay { child, ready, further_output: lines, data }
+        Relay {
+            child,
+            ready,
+            further_output: lines,
+            data,
+        }
     }
 
-    pub fn did(&self) -> &str {
+    pub(crate) fn did(&self) -> &str {
         self.ready["did"].as_str().unwrap()
     }
 
     /// host:port of the front door.
-    pub fn host(&self) -> &str {
-        self.ready["http"].as_str().unwrap().strip_prefix("http://").unwrap()
+    pub(crate) fn host(&self) -> &str {
+        self.ready["http"]
+            .as_str()
+            .unwrap()
+            .strip_prefix("http://")
+            .unwrap()
     }
 
-    pub fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.host())
     }
 
-    pub fn issuer(&self) -> SigningKey {
+    pub(crate) fn issuer(&self) -> SigningKey {
         SigningKey::load(self.ready["issuer_key"].as_str().unwrap().as_ref()).unwrap()
     }
 
     /// Sends exactly these bytes and reads until the relay closes.
-    pub fn raw(&self, request: &[u8]) -> Option<Answer> {
+    pub(crate) fn raw(&self, request: &[u8]) -> Option<Answer> {
         let mut stream = TcpStream::connect(self.host()).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         // The relay may refuse before it has read everything, which is fine.
@@ -106,8 +142,11 @@ impl Relay {
         parse(&answer)
     }
 
-    pub fn call(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
-        let mut request = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n", self.host());
+    pub(crate) fn call(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        let mut request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n",
+            self.host()
+        );
         for (name, value) in headers {
             request.push_str(&format!("{name}: {value}\r\n"));
         }
@@ -120,29 +159,45 @@ impl Relay {
         self.raw(&bytes).expect("an answer")
     }
 
-    pub fn get(&self, path: &str) -> Answer {
+    pub(crate) fn get(&self, path: &str) -> Answer {
         self.call("GET", path, &[], b"")
     }
 
     /// A token of the faucet.
-    pub fn faucet(&self, sub: &str, balance_msat: u64, bearer: bool) -> String {
+    pub(crate) fn faucet(&self, sub: &str, balance_msat: u64, bearer: bool) -> String {
         let wish = json!({ "sub": sub, "balance_msat": balance_msat, "bearer": bearer }).to_string();
-        let answer = self.call("POST", "/v1/dev/faucet", &[("Content-Type", "application/json")], wish.as_bytes());
+        let answer = self.call(
+            "POST",
+            "/v1/dev/faucet",
+            &[("Content-Type", "application/json")],
+            wish.as_bytes(),
+        );
         assert_eq!(answer.status, 200, "{}", answer.text());
         answer.json()["token"].as_str().unwrap().to_owned()
     }
 
     /// A nonce for proofs, as a client without one gets it.
-    pub fn nonce(&self) -> String {
+    pub(crate) fn nonce(&self) -> String {
         let answer = self.call("GET", "/v1/account", &[], b"");
         assert_eq!(answer.status, 401);
         answer.headers["dpop-nonce"].clone()
     }
 
     /// A call with a proof of `key`, and its token if there is one.
-    pub fn signed(&self, key: &SigningKey, token: Option<&str>, method: &str, path: &str, body: &[u8]) -> Answer {
+    pub(crate) fn signed(
+        &self,
+        key: &SigningKey,
+        token: Option<&str>,
+        method: &str,
+        path: &str,
+        body: &[u8],
+    ) -> Answer {
         let url = self.url(path);
-        let request = proof::Request { method, url: &url, body };
+        let request = proof::Request {
+            method,
+            url: &url,
+            body,
+        };
         let dpop = proof::sign_dpop(key, &request, token, &self.nonce(), now());
         let authorization = token.map(|token| format!("DPoP {token}"));
         let mut headers = vec![("DPoP", dpop.as_str())];
@@ -157,13 +212,16 @@ impl Relay {
         self.call(method, path, &headers, body)
     }
 
-    pub fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().unwrap();
+    pub(crate) fn signal(&self, name: &str) {
+        let sent = Command::new("kill")
+            .args([&format!("-{name}"), &self.child.id().to_string()])
+            .status()
+            .unwrap();
         assert!(sent.success());
     }
 
     /// Waits for the end; the exit code, or None after a signal.
-    pub fn wait(&mut self, patience: Duration) -> Option<i32> {
+    pub(crate) fn wait(&mut self, patience: Duration) -> Option<i32> {
         let until = Instant::now() + patience;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -175,15 +233,18 @@ impl Relay {
     }
 
     /// Ends it with SIGTERM and hands its data folder on. Standard output carried the ready line and nothing else.
-    pub fn stop(mut self) -> TempDir {
+    pub(crate) fn stop(mut self) -> TempDir {
         self.signal("TERM");
         assert_eq!(self.wait(Duration::from_secs(30)), Some(0));
-        assert_eq!(self.further_output.recv_timeout(Duration::from_secs(1)).ok(), None);
+        assert_eq!(
+            self.further_output.recv_timeout(Duration::from_secs(1)).ok(),
+            None
+        );
         std::mem::replace(&mut self.data, tempfile::tempdir().unwrap())
     }
 
     /// Ends it with SIGKILL and hands its data folder on.
-    pub fn kill(mut self) -> TempDir {
+    pub(crate) fn kill(mut self) -> TempDir {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         std::mem::replace(&mut self.data, tempfile::tempdir().unwrap())
@@ -207,10 +268,17 @@ fn parse(bytes: &[u8]) -> Option<Answer> {
         .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
         .collect();
     let mut body = bytes[split + 4..].to_vec();
-    if headers.get("transfer-encoding").is_some_and(|coding| coding == "chunked") {
+    if headers
+        .get("transfer-encoding")
+        .is_some_and(|coding| coding == "chunked")
+    {
         body = unchunk(&body);
     }
-    Some(Answer { status, headers, body })
+    Some(Answer {
+        status,
+        headers,
+        body,
+    })
 }
 
 fn unchunk(mut bytes: &[u8]) -> Vec<u8> {
@@ -227,12 +295,15 @@ fn unchunk(mut bytes: &[u8]) -> Vec<u8> {
 }
 
 /// Wall time in seconds.
-pub fn now() -> u64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
+pub(crate) fn now() -> u64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_secs()
 }
 
 /// An offer as a browser makes it: sends one audio and one video line, and receives on one of each.
-pub fn offer() -> String {
+pub(crate) fn offer() -> String {
     let lines = [
         "v=0",
         "o=- 4611731400430051336 2 IN IP4 127.0.0.1",
@@ -243,10 +314,17 @@ pub fn offer() -> String {
         "a=msid-semantic: WMS s",
     ];
     let mut sdp = lines.join("\r\n") + "\r\n";
-    for (mid, kind, direction) in
-        [(0, "audio", "sendonly"), (1, "video", "sendonly"), (2, "audio", "recvonly"), (3, "video", "recvonly")]
-    {
-        let (pt, codec) = if kind == "audio" { (111, "opus/48000/2") } else { (96, "VP8/90000") };
+    for (mid, kind, direction) in [
+        (0, "audio", "sendonly"),
+        (1, "video", "sendonly"),
+        (2, "audio", "recvonly"),
+        (3, "video", "recvonly"),
+    ] {
+        let (pt, codec) = if kind == "audio" {
+            (111, "opus/48000/2")
+        } else {
+            (96, "VP8/90000")
+        };
         sdp += &format!(
             "m={kind} 9 UDP/TLS/RTP/SAVPF {pt}\r\nc=IN IP4 0.0.0.0\r\na=rtcp:9 IN IP4 0.0.0.0\r\na=ice-ufrag:F7gI\r\n\
              a=ice-pwd:x9cml/YzichV2+XlhiMu8g5T\r\na=ice-options:trickle\r\na=fingerprint:sha-256 {}\r\n\

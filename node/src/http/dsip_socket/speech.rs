@@ -14,7 +14,10 @@ pub(super) fn tracks(tracks: Vec<sfu::room::Track>) -> RelayChanges {
         kind: track.kind.as_str().to_owned(),
         name: track.name.to_string(),
     });
-    RelayChanges { tracks: Some(said.collect()), ..RelayChanges::default() }
+    RelayChanges {
+        tracks: Some(said.collect()),
+        ..RelayChanges::default()
+    }
 }
 
 /// Who else is in the room.
@@ -24,7 +27,10 @@ pub(super) fn participants(list: Vec<sfu::room::Participant>) -> RelayChanges {
         audio: participant.audio,
         video: participant.video,
     });
-    RelayChanges { participants: Some(said.collect()), ..RelayChanges::default() }
+    RelayChanges {
+        participants: Some(said.collect()),
+        ..RelayChanges::default()
+    }
 }
 
 /// The account of a session.
