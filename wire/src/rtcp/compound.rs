@@ -48,7 +48,7 @@ pub fn compound(datagram: &[u8]) -> Compound<'_> {
     Compound { rest: datagram }
 }
 
-/// Iterator of [`compound`].
+/// Iterator of [`compound()`].
 #[derive(Clone, Debug)]
 pub struct Compound<'a> {
     rest: &'a [u8],
