@@ -31,9 +31,6 @@ impl Sfu {
         if session.gate.step() >= metering::Step::Held {
             return Err(Discard::Held);
         }
-        if !session.ingress.take_if_any(datagram.len() as u64 * 8, now) {
-            return Err(Discard::PublisherTooFast);
-        }
         if session
             .source_of_ssrc(header.ssrc())
             .is_none_or(|source| source.stream.is_none())

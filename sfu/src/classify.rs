@@ -40,6 +40,10 @@ impl Sfu {
             return self.handle_stun(now, path, datagram);
         }
         let &key = self.by_address.get(&source).ok_or(Discard::UnknownAddress)?;
+        let session = self.sessions[key].as_mut().ok_or(Discard::UnknownAddress)?;
+        if !session.ingress.take_if_any(datagram.len() as u64 * 8, now) {
+            return Err(Discard::PublisherTooFast);
+        }
         match kind {
             Kind::Rtp => self.admit(now, key, datagram),
             Kind::Rtcp => self.handle_rtcp(now, key, datagram),

@@ -4,203 +4,21 @@
 //! the charge, the seal. Nothing of the subscriber's state changes before the charge is paid, so a packet that
 //! is not paid for is as if it had never been there.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use metering::{Direction, Step};
-use wire::rtp::extension::{Form, Writer};
-use wire::rtp::{FIXED_HEADER_LEN, Header};
 
-use crate::Source;
 use crate::discard::{Counters, Discard};
 use crate::dtls::Keys;
 use crate::feedback::abs_send_time;
-use crate::history::{DESCRIPTOR_BYTES_MAX, Stored};
-use crate::media::{Codec, ExtensionMap, Kind, Mid, Payload};
-use crate::replay::Window;
-use crate::rewrite::Rewrite;
-use crate::rtx::{Retransmission, Retransmitter};
+use crate::header::{HeaderBytes, Outgoing, header};
+use crate::media::Kind;
+use crate::rtx::Retransmission;
 use crate::session::Session;
-use crate::stream::{Stream, StreamKey};
+use crate::stream::Stream;
 
-/// Fixed header, block header, every element with its own header, padding.
-const HEADER_BYTES_MAX: usize = FIXED_HEADER_LEN + 4 + (DESCRIPTOR_BYTES_MAX + 2) + 48;
 /// Segments of one send: the kernel's limit for UDP segmentation offload.
 const SEGMENTS_MAX: usize = 64;
-
-/// From a publisher's payload type to a subscriber's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct TypeMap {
-    from: u8,
-    to: u8,
-    rtx: Option<u8>,
-}
-
-/// One send line of a session: what it carries and how it is numbered.
-pub(crate) struct Track {
-    pub(crate) mid: Mid,
-    pub(crate) kind: Kind,
-    pub(crate) ssrc: u32,
-    pub(crate) rtx_ssrc: Option<u32>,
-    pub(crate) cname: String,
-    pub(crate) payloads: Vec<Payload>,
-    /// Whether the m-line still exists.
-    pub(crate) active: bool,
-    /// What it should carry.
-    pub(crate) source: Option<Source>,
-    /// The stream it carries.
-    pub(crate) stream: Option<StreamKey>,
-    types: Vec<TypeMap>,
-    pub(crate) rewrite: Rewrite,
-    /// Indices sealed under the SSRC: none is ever sealed twice.
-    sealed: Window,
-    pub(crate) retransmitter: Retransmitter,
-    /// Timestamp of the latest frame that came by.
-    frame: Option<u32>,
-    pub(crate) packets: u32,
-    pub(crate) octets: u32,
-    /// A sender report is to be sent.
-    pub(crate) report_due: bool,
-    /// Middle of the NTP time of the last sender report, and when it was sent.
-    pub(crate) reported: Option<(u32, Instant)>,
-    /// The round trip, from the last receiver report.
-    pub(crate) round_trip: Option<Duration>,
-}
-
-impl Track {
-    pub(crate) fn new(
-        mid: Mid,
-        kind: Kind,
-        ssrc: u32,
-        rtx_ssrc: Option<u32>,
-        cname: String,
-        payloads: Vec<Payload>,
-        first_sequence: u16,
-    ) -> Track {
-        let clock_rate = payloads.first().map_or(90_000, |payload| payload.clock_rate);
-        Track {
-            mid,
-            kind,
-            ssrc,
-            rtx_ssrc,
-            cname,
-            payloads,
-            active: true,
-            source: None,
-            stream: None,
-            types: Vec::new(),
-            rewrite: Rewrite::new(first_sequence, clock_rate),
-            sealed: Window::new(),
-            retransmitter: Retransmitter::new(first_sequence.rotate_left(7)),
-            frame: None,
-            packets: 0,
-            octets: 0,
-            report_due: false,
-            reported: None,
-            round_trip: None,
-        }
-    }
-
-    /// Numbers anew, under new keys: their receiver guesses ROC 0 (RFC 3711 section 3.3.1).
-    pub(crate) fn rekey(&mut self, first_sequence: u16) {
-        let clock_rate = self.payloads.first().map_or(90_000, |payload| payload.clock_rate);
-        self.rewrite = Rewrite::new(first_sequence, clock_rate);
-        self.sealed = Window::new();
-        self.retransmitter = Retransmitter::new(first_sequence.rotate_left(7));
-        self.frame = None;
-    }
-
-    /// Carries `stream` from now on, or nothing.
-    pub(crate) fn attach(&mut self, key: Option<StreamKey>, stream: Option<&Stream>) {
-        self.stream = key;
-        self.rewrite.wait();
-        self.frame = None;
-        self.report_due = stream.is_some_and(|stream| stream.clock.is_some());
-        self.map_types(stream);
-    }
-
-    /// Matches the publisher's payload types with the subscriber's.
-    pub(crate) fn map_types(&mut self, stream: Option<&Stream>) {
-        self.types.clear();
-        let Some(stream) = stream else {
-            return;
-        };
-        if let Some(first) = stream.payloads.first() {
-            self.rewrite.set_clock_rate(first.clock_rate);
-        }
-        for payload in &stream.payloads {
-            if let Some(to) = best_match(payload, &self.payloads) {
-                self.types.push(TypeMap {
-                    from: payload.pt,
-                    to: to.pt,
-                    rtx: to.rtx,
-                });
-            }
-        }
-    }
-
-    /// Whether any of the publisher's payload types can be sent.
-    pub(crate) fn can_carry(&self) -> bool {
-        self.active && !self.types.is_empty()
-    }
-
-    fn map_type(&self, payload_type: u8) -> Option<TypeMap> {
-        self.types.iter().find(|map| map.from == payload_type).copied()
-    }
-
-    /// Whether `timestamp` begins a frame that did not come by yet.
-    fn starts_frame(&self, timestamp: u32) -> bool {
-        self.frame
-            .is_none_or(|frame| (timestamp.wrapping_sub(frame) as i32) > 0)
-    }
-}
-
-/// The subscriber's payload that a publisher's fits: of the same codec, and for codecs whose parameters change
-/// the bit stream, of the same parameters.
-fn best_match<'p>(payload: &Payload, offered: &'p [Payload]) -> Option<&'p Payload> {
-    let same = |candidate: &&Payload| {
-        candidate.codec == payload.codec
-            && match payload.codec {
-                Codec::H264 => {
-                    parameter(payload, "packetization-mode").unwrap_or("0")
-                        == parameter(candidate, "packetization-mode").unwrap_or("0")
-                        && h264_profile(payload) == h264_profile(candidate)
-                }
-                Codec::Vp9 => {
-                    parameter(payload, "profile-id").unwrap_or("0")
-                        == parameter(candidate, "profile-id").unwrap_or("0")
-                }
-                Codec::Av1 => {
-                    parameter(payload, "profile").unwrap_or("0")
-                        == parameter(candidate, "profile").unwrap_or("0")
-                }
-                Codec::Opus | Codec::Vp8 => true,
-            }
-    };
-    let exact = offered
-        .iter()
-        .filter(same)
-        .find(|candidate| candidate.fmtp == payload.fmtp);
-    exact.or_else(|| offered.iter().find(same))
-}
-
-fn parameter<'p>(payload: &'p Payload, name: &str) -> Option<&'p str> {
-    payload.fmtp.split(';').find_map(|pair| {
-        let (key, value) = pair.split_once('=')?;
-        key.trim().eq_ignore_ascii_case(name).then(|| value.trim())
-    })
-}
-
-/// `profile_idc` of `profile-level-id`; baseline when it is absent (RFC 6184 section 8.1). Constrained and plain
-/// baseline decode alike, and levels are the encoder's to keep.
-fn h264_profile(payload: &Payload) -> [u8; 2] {
-    let id = parameter(payload, "profile-level-id")
-        .unwrap_or("42e01f")
-        .as_bytes();
-    match id {
-        [first, second, ..] => [first.to_ascii_lowercase(), second.to_ascii_lowercase()],
-        _ => *b"42",
-    }
-}
 
 /// The datagrams of one send to one subscriber.
 #[derive(Debug, Clone, Copy, Default)]
@@ -229,80 +47,6 @@ impl Batch {
         self.length += size;
         self.segments += 1;
     }
-}
-
-/// A header in the making.
-struct HeaderBytes {
-    bytes: [u8; HEADER_BYTES_MAX],
-    length: usize,
-}
-
-/// What the header of an outgoing packet says besides what was stored.
-struct Outgoing {
-    ssrc: u32,
-    payload_type: u8,
-    sequence_number: u16,
-    timestamp: u32,
-    transport_sequence: u16,
-    sent_at: [u8; 3],
-}
-
-fn header(
-    outgoing: &Outgoing,
-    mid: Mid,
-    ids: &ExtensionMap,
-    stored: &Stored,
-    descriptor: &[u8],
-) -> HeaderBytes {
-    let mut bytes = [0; HEADER_BYTES_MAX];
-    let fixed = Header {
-        padding: false,
-        marker: stored.marker,
-        payload_type: outgoing.payload_type,
-        sequence_number: outgoing.sequence_number,
-        timestamp: outgoing.timestamp,
-        ssrc: outgoing.ssrc,
-    };
-    bytes[..FIXED_HEADER_LEN].copy_from_slice(&fixed.to_bytes());
-    let transport_sequence = outgoing.transport_sequence.to_be_bytes();
-    let (level, orientation) = (
-        stored.audio_level.unwrap_or(0),
-        stored.video_orientation.unwrap_or(0),
-    );
-    let elements: [(Option<u8>, &[u8]); 6] = [
-        (ids.mid, mid.as_bytes()),
-        (ids.abs_send_time, &outgoing.sent_at),
-        (ids.transport_wide_cc, &transport_sequence),
-        (ids.audio_level.filter(|_| stored.audio_level.is_some()), &[level]),
-        (
-            ids.video_orientation
-                .filter(|_| stored.video_orientation.is_some()),
-            &[orientation],
-        ),
-        (
-            ids.dependency_descriptor.filter(|_| !descriptor.is_empty()),
-            descriptor,
-        ),
-    ];
-    let present = || elements.iter().filter_map(|(id, data)| Some(((*id)?, *data)));
-    let mut length = FIXED_HEADER_LEN;
-    if present().next().is_some() {
-        let small = present().all(|(id, data)| id <= 14 && data.len() <= 16);
-        let form = if small { Form::OneByte } else { Form::TwoByte };
-        let written = Writer::new(&mut bytes[FIXED_HEADER_LEN..], form).and_then(|mut writer| {
-            // An element that its form cannot hold is left out; none of these can be.
-            for (id, data) in present() {
-                let _ = writer.push(id, data);
-            }
-            writer.finish()
-        });
-        if let Ok(written) = written {
-            const EXTENSION: u8 = 0x10;
-            bytes[0] |= EXTENSION;
-            length += written;
-        }
-    }
-    HeaderBytes { bytes, length }
 }
 
 fn seal(keys: &Keys, header: &HeaderBytes, index: u64, payload: &[u8], packet: &mut [u8]) {
@@ -519,4 +263,18 @@ pub(crate) fn retransmit(
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_equal_segments_and_at_most_one_shorter_at_its_end() {
+        let mut batch = Batch::default();
+        batch.add(1_200);
+        batch.add(1_200);
+        assert!(batch.is_open() && batch.fits(1_200, 65_507) && batch.fits(100, 65_507));
+        assert!(!batch.fits(1_201, 65_507), "a longer one starts its own");
+        assert!(!batch.fits(1_200, 3_599), "no room");
+        batch.add(100);
+        assert!(!batch.is_open());
+    }
+}

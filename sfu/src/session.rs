@@ -10,13 +10,13 @@ use crate::budget::Budget;
 use crate::config::Config;
 use crate::dtls::{Connection, Keys};
 use crate::feedback::Arrivals;
-use crate::forward::Track;
 use crate::ice::Agent;
 use crate::ladder_gate::LadderGate;
 use crate::media::{ExtensionMap, Kind, Media, Mid, Payload, Role, SourceSsrc, Transport};
 use crate::replay::Window;
 use crate::rtx;
 use crate::stream::StreamKey;
+use crate::track::Track;
 
 /// SSRCs a session may use over its life: streams, their RTX, and what replaced them.
 pub(crate) const SOURCES_MAX: usize = 64;

@@ -593,13 +593,26 @@ fn streams_that_no_sdp_announced_are_known_by_mid_and_else_by_payload_type() {
     for (seed, mid) in [(180, true), (181, false)] {
         let (mut world, subscriber) = unannounced(seed, mid);
         world.run(Duration::from_secs(1));
-        world.weather = Weather { loss: 0.03, ..Weather::FAIR };
+        world.weather = Weather {
+            loss: 0.03,
+            ..Weather::FAIR
+        };
         world.run(Duration::from_secs(4));
         world.weather = Weather::FAIR;
         world.run(Duration::from_secs(1));
-        assert!(world.clients[subscriber].sequences(Kind::Audio).len() > 250, "mid {mid}");
-        assert!(world.clients[subscriber].sequences(Kind::Video).len() > 800, "mid {mid}");
-        assert!(gaps(&world, subscriber, Kind::Video).len() < 5, "mid {mid}: {:?}", discards(&world));
+        assert!(
+            world.clients[subscriber].sequences(Kind::Audio).len() > 250,
+            "mid {mid}"
+        );
+        assert!(
+            world.clients[subscriber].sequences(Kind::Video).len() > 800,
+            "mid {mid}"
+        );
+        assert!(
+            gaps(&world, subscriber, Kind::Video).len() < 5,
+            "mid {mid}: {:?}",
+            discards(&world)
+        );
     }
 }
 
@@ -611,7 +624,10 @@ fn a_line_that_goes_and_comes_back_never_reuses_a_number() {
     let media = world.clients[subscriber].media.clone();
     for _ in 0..5 {
         let mut without = media.clone();
-        without.lines.iter_mut().for_each(|line| line.role = Role::Inactive);
+        without
+            .lines
+            .iter_mut()
+            .for_each(|line| line.role = Role::Inactive);
         world.sfu.set_media(id, without);
         world.run(Duration::from_millis(200));
         world.sfu.set_media(id, media.clone());
@@ -619,7 +635,9 @@ fn a_line_that_goes_and_comes_back_never_reuses_a_number() {
         world.run(Duration::from_millis(700));
     }
     assert_eq!(world.sealed_twice, 0);
-    assert!(gaps(&world, subscriber, Kind::Video).is_empty() && gaps(&world, subscriber, Kind::Audio).is_empty());
+    assert!(
+        gaps(&world, subscriber, Kind::Video).is_empty() && gaps(&world, subscriber, Kind::Audio).is_empty()
+    );
     assert!(world.clients[subscriber].got.len() > 600);
     settle(&mut world);
 }

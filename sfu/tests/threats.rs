@@ -1,5 +1,7 @@
 //! What will attack the SFU, one named test each.
 
+#![allow(clippy::unwrap_used)]
+
 mod world;
 
 use std::net::SocketAddr;

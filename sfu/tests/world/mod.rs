@@ -547,7 +547,10 @@ impl World {
                 self.seed
             );
             self.sends += 1;
-            let refuse = self.refuse_every.is_some_and(|every| self.sends.is_multiple_of(every)) && billable > 0;
+            let refuse = self
+                .refuse_every
+                .is_some_and(|every| self.sends.is_multiple_of(every))
+                && billable > 0;
             for datagram in transmit.contents.chunks(segment) {
                 if let Some((ssrc, sequence)) = rtp_identity(datagram) {
                     let key = (transmit.destination, ssrc, sequence);
