@@ -117,10 +117,17 @@ pub struct Denied;
 impl AddressPolicy {
     /// May a permission name this address? Ports are looked at when something is sent.
     pub fn admit_address(&self, ip: IpAddr) -> Result<(), Denied> {
-        if self.is_own(ip) || self.exceptions.iter().any(|prefix| prefix.contains(ip)) || !denied(ip) {
-            return Ok(());
+        let permitted = match (ip.is_loopback(), self.is_own(ip)) {
+            // Our own too, but only where something of ours that may be reached is there.
+            (true, _) => self.allow_loopback || self.sfu.iter().any(|sfu| sfu.ip() == ip),
+            (false, true) => true,
+            (false, false) => !denied(ip),
+        };
+        if permitted || self.exceptions.iter().any(|prefix| prefix.contains(ip)) {
+            Ok(())
+        } else {
+            Err(Denied)
         }
-        Err(Denied)
     }
 
     /// May this peer be sent to, and heard from?
@@ -130,10 +137,12 @@ impl AddressPolicy {
         if port == 0 {
             return Err(Denied);
         }
+        self.admit_address(ip)?;
         if self.is_own(ip) {
-            return self.admit_own(ip, port, census);
+            self.admit_own(ip, port, census)
+        } else {
+            Ok(PeerKind::Foreign)
         }
-        self.admit_address(ip).map(|()| PeerKind::Foreign)
     }
 
     /// [`AddressPolicy::admit`] for a peer whose address has a permission, which the ranges were checked for already:

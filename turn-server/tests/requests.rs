@@ -1,0 +1,411 @@
+//! Requests and their answers (RFC 8656 sections 7, 8, 10 and 12; RFC 8489 section 9.2).
+
+mod world;
+
+use std::time::Duration;
+
+use turn_server::{Refusal, Via};
+use wire::channel_data::ChannelNumber;
+use wire::stun::{AttributeType, Method};
+use world::*;
+
+const CLIENT: &str = "8.8.4.4:4000";
+const PEER: &str = "8.8.8.8:5000";
+
+#[test]
+fn an_allocation_is_told_its_addresses_and_its_lifetime_and_is_signed() {
+    let mut world = World::new();
+    let user = world.user();
+    let client = address(CLIENT);
+    let answers = world.request(&user, client, Method::ALLOCATE, |b| b.requested_transport(17));
+    let message = answers[0].message();
+    assert_eq!((answers[0].via, answers[0].to), (Via::Listener, client));
+    assert_eq!(answers[0].code(), 0);
+    assert!(message.verify_integrity(&user.key));
+    assert_eq!(message.xor_mapped_address(), Some(client));
+    assert_eq!(message.lifetime(), Some(600));
+    assert!(message.software().unwrap().len() <= 16, "SOFTWARE is short");
+    let relayed = message.xor_relayed_address().unwrap();
+    assert_eq!(relayed.ip().to_string(), SERVER);
+    assert!(turn_server::RELAYED_PORTS.contains(&relayed.port()));
+}
+
+#[test]
+fn a_retransmitted_allocate_is_answered_the_same_and_allocates_once() {
+    let mut world = World::new();
+    let user = world.user();
+    let client = address(CLIENT);
+    let (nonce, id) = (world.nonce(client), world.id());
+    let request = user.sign(Method::ALLOCATE, id, &nonce, |b| b.requested_transport(17));
+    let first = world.client_sends(client, &request);
+    let second = world.client_sends(client, &request);
+    assert_eq!(first, second);
+    assert_eq!((world.turn.allocations(), world.admissions.len()), (1, 1));
+}
+
+#[test]
+fn retransmissions_are_absorbed_while_money_is_being_asked_for() {
+    let mut world = World::new();
+    let user = world.user();
+    let client = address(CLIENT);
+    world.cashier_answers = false;
+    let (nonce, id) = (world.nonce(client), world.id());
+    let request = user.sign(Method::ALLOCATE, id, &nonce, |b| b.requested_transport(17));
+    assert!(world.client_sends(client, &request).is_empty());
+    assert!(world.client_sends(client, &request).is_empty());
+    assert_eq!(world.admissions.len(), 1);
+    world.answer_admission(world.admissions[0], user.session);
+    world.events();
+    assert_eq!(world.sent.len(), 1);
+    assert_eq!(world.sent[0].code(), 0);
+}
+
+#[test]
+fn an_admission_that_is_never_answered_leaves_nothing_behind() {
+    let mut world = World::new();
+    let user = world.user();
+    world.cashier_answers = false;
+    let answers = world.request(&user, address(CLIENT), Method::ALLOCATE, |b| {
+        b.requested_transport(17)
+    });
+    assert!(answers.is_empty());
+    world.pass(Duration::from_secs(11));
+    assert_eq!(world.turn.allocations(), 0);
+    // The answer comes after all: the lease goes back unused.
+    world.answer_admission(world.admissions[0], user.session);
+    world.events();
+    let report = world.reports.last().unwrap();
+    assert!(report.last && report.usage.is_empty());
+}
+
+#[test]
+fn another_allocate_on_the_same_5_tuple_is_a_mismatch() {
+    let mut world = World::new();
+    let user = world.user();
+    world.allocate(&user, address(CLIENT));
+    assert_eq!(
+        world.code(&user, address(CLIENT), Method::ALLOCATE, |b| b
+            .requested_transport(17)),
+        437
+    );
+}
+
+#[test]
+fn allocate_is_checked_in_the_order_of_the_rfc() {
+    let mut world = World::new();
+    let user = world.user();
+    let mut code = |attributes: &dyn Fn(wire::stun::Builder<'_>) -> wire::stun::Builder<'_>| {
+        world.code(&user, address(CLIENT), Method::ALLOCATE, attributes)
+    };
+    assert_eq!(code(&|b| b), 400, "without REQUESTED-TRANSPORT");
+    assert_eq!(code(&|b| b.requested_transport(6)), 442, "TCP");
+    assert_eq!(code(&|b| b.requested_transport(17).dont_fragment()), 420);
+    assert_eq!(
+        code(&|b| b.requested_transport(6).dont_fragment()),
+        420,
+        "unknown attributes come first"
+    );
+    assert_eq!(
+        code(&|b| b.requested_transport(17).requested_address_family(3)),
+        440
+    );
+    assert_eq!(
+        code(&|b| b.requested_transport(6).requested_address_family(3)),
+        442
+    );
+    assert_eq!(
+        code(&|b| b.requested_transport(17).reservation_token([0; 8])),
+        508
+    );
+    assert_eq!(
+        code(&|b| b
+            .requested_transport(17)
+            .reservation_token([0; 8])
+            .even_port(false)),
+        400
+    );
+    assert_eq!(code(&|b| b.requested_transport(17).even_port(true)), 508);
+    assert_eq!(
+        code(&|b| b
+            .requested_transport(17)
+            .requested_address_family(1)
+            .additional_address_family(2)),
+        400
+    );
+    assert_eq!(
+        code(&|b| b.requested_transport(17).additional_address_family(1)),
+        400
+    );
+    assert_eq!(world.turn.allocations(), 0);
+}
+
+#[test]
+fn what_was_not_understood_is_listed() {
+    let mut world = World::new();
+    let user = world.user();
+    let answers = world.request(&user, address(CLIENT), Method::ALLOCATE, |b| {
+        b.requested_transport(17)
+            .attribute(AttributeType(0x7777), &[1, 2, 3])
+            .attribute(AttributeType(0x9999), &[])
+    });
+    assert_eq!(answers[0].code(), 420);
+    assert_eq!(
+        answers[0].message().unknown_attributes().collect::<Vec<_>>(),
+        [0x7777]
+    );
+    assert!(answers[0].message().verify_integrity(&user.key));
+}
+
+#[test]
+fn ipv6_is_relayed_where_asked_for_and_a_second_family_is_not_given() {
+    let mut world = World::new();
+    let user = world.user();
+    let answers = world.request(&user, address(CLIENT), Method::ALLOCATE, |b| {
+        b.requested_transport(17).requested_address_family(2)
+    });
+    assert!(answers[0].message().xor_relayed_address().unwrap().is_ipv6());
+    assert_eq!(
+        world.permit_peer(&user, address(CLIENT), address("[2606:4700::1]:1")),
+        0
+    );
+    assert_eq!(world.permit_peer(&user, address(CLIENT), address(PEER)), 443);
+    assert_eq!(world.bind(&user, address(CLIENT), 0x4000, address(PEER)), 443);
+    let answers = world.request(&user, address("8.8.4.4:4001"), Method::ALLOCATE, |b| {
+        b.requested_transport(17).additional_address_family(2)
+    });
+    assert_eq!(answers[0].code(), 0);
+    assert!(answers[0].message().xor_relayed_address().unwrap().is_ipv4());
+    assert!(answers[0].message().has(AttributeType::ADDRESS_ERROR_CODE));
+}
+
+#[test]
+fn an_even_port_is_even() {
+    let mut world = World::new();
+    let user = world.user();
+    for port in 4000..4016 {
+        let client = address(&format!("8.8.4.4:{port}"));
+        let answers = world.request(&user, client, Method::ALLOCATE, |b| {
+            b.requested_transport(17).even_port(false)
+        });
+        assert_eq!(answers[0].message().xor_relayed_address().unwrap().port() % 2, 0);
+    }
+}
+
+#[test]
+fn a_port_that_the_kernel_does_not_give_is_replaced_and_eight_are_508() {
+    let mut world = World::new();
+    let user = world.user();
+    world.ports_fail = 3;
+    world.allocate(&user, address(CLIENT));
+    world.ports_fail = 8;
+    assert_eq!(
+        world.code(&user, address("8.8.4.4:4001"), Method::ALLOCATE, |b| b
+            .requested_transport(17)),
+        508
+    );
+    assert_eq!(world.turn.allocations(), 1);
+    let report = world.reports.last().unwrap();
+    assert!(report.last && report.usage.is_empty(), "nothing is paid for it");
+    assert_eq!(
+        (49_152..=65_535u16)
+            .filter(|port| world.census.is_relayed(*port))
+            .count(),
+        1,
+        "no port is lost"
+    );
+}
+
+#[test]
+fn a_refresh_prolongs_within_limits_and_0_deletes() {
+    let mut world = World::new();
+    let user = world.user();
+    let client = address(CLIENT);
+    let (key, relayed) = world.allocate(&user, client);
+    let lifetime = |world: &mut World, seconds| {
+        world.request(&user, client, Method::REFRESH, |b| b.lifetime(seconds))[0]
+            .message()
+            .lifetime()
+    };
+    assert_eq!(lifetime(&mut world, 1), Some(600));
+    assert_eq!(lifetime(&mut world, 1200), Some(1200));
+    assert_eq!(lifetime(&mut world, 1_000_000), Some(3600));
+    world.pass(Duration::from_secs(3000));
+    assert_eq!(world.turn.allocations(), 1);
+    assert_eq!(lifetime(&mut world, 0), Some(0));
+    assert_eq!(world.turn.allocations(), 0);
+    assert!(!world.opened.contains_key(&key) && !world.census.is_relayed(relayed.port()));
+    assert!(world.reports.last().unwrap().last);
+}
+
+#[test]
+fn a_refresh_for_the_other_family_is_refused() {
+    let mut world = World::new();
+    let user = world.user();
+    world.allocate(&user, address(CLIENT));
+    assert_eq!(
+        world.code(&user, address(CLIENT), Method::REFRESH, |b| b
+            .requested_address_family(2)),
+        443
+    );
+    assert_eq!(
+        world.code(&user, address(CLIENT), Method::REFRESH, |b| b
+            .requested_address_family(1)),
+        0
+    );
+}
+
+#[test]
+fn an_allocation_that_is_not_refreshed_expires_and_is_billed_to_that_moment() {
+    let mut world = World::new();
+    let user = world.user();
+    world.allocate(&user, address(CLIENT));
+    world.pass(Duration::from_secs(601));
+    assert_eq!(world.turn.allocations(), 0);
+    let nanoseconds: u64 = world
+        .reports
+        .iter()
+        .filter(|report| report.closed)
+        .map(|r| r.usage.nanoseconds)
+        .sum();
+    assert_eq!(nanoseconds, 600_000_000_000);
+}
+
+#[test]
+fn a_credential_that_expired_makes_no_new_allocation_but_keeps_its_old_one() {
+    let mut world = World::new();
+    let user = world.user();
+    world.allocate(&user, address(CLIENT));
+    assert_eq!(
+        world.code(&user, address(CLIENT), Method::REFRESH, |b| b.lifetime(3600)),
+        0
+    );
+    world.pass(Duration::from_secs(700));
+    assert_eq!(world.code(&user, address(CLIENT), Method::REFRESH, |b| b), 0);
+    assert_eq!(
+        world.code(&user, address("8.8.4.4:4001"), Method::ALLOCATE, |b| b
+            .requested_transport(17)),
+        401
+    );
+}
+
+#[test]
+fn several_permissions_come_in_one_request_all_or_none() {
+    let mut world = World::new();
+    let user = world.user();
+    let client = address(CLIENT);
+    let (key, _) = world.allocate(&user, client);
+    let code = world.code(&user, client, Method::CREATE_PERMISSION, |b| {
+        b.xor_peer_address(address(PEER))
+            .xor_peer_address(address("10.0.0.1:1"))
+    });
+    assert_eq!(code, 403);
+    assert!(
+        world.peer_sends(key, address(PEER), b"x").is_empty(),
+        "none was installed"
+    );
+    let code = world.code(&user, client, Method::CREATE_PERMISSION, |b| {
+        b.xor_peer_address(address(PEER))
+            .xor_peer_address(address("1.1.1.1:1"))
+    });
+    assert_eq!(code, 0);
+    assert_eq!(world.peer_sends(key, address(PEER), b"x").len(), 1);
+    assert_eq!(
+        world.peer_sends(key, address("1.1.1.1:999"), b"x").len(),
+        1,
+        "any port of a permitted address"
+    );
+    assert_eq!(world.code(&user, client, Method::CREATE_PERMISSION, |b| b), 400);
+}
+
+#[test]
+fn a_channel_is_bound_to_one_peer_and_its_number_is_in_range() {
+    let mut world = World::new();
+    let user = world.user();
+    let client = address(CLIENT);
+    world.allocate(&user, client);
+    assert_eq!(world.bind(&user, client, 0x4000, address(PEER)), 0);
+    assert_eq!(world.bind(&user, client, 0x4000, address(PEER)), 0, "a refresh");
+    assert_eq!(world.bind(&user, client, 0x4000, address("8.8.8.8:5001")), 400);
+    assert_eq!(world.bind(&user, client, 0x4001, address(PEER)), 400);
+    let code = world.code(&user, client, Method::CHANNEL_BIND, |b| {
+        b.attribute(AttributeType::CHANNEL_NUMBER, &[0x80, 0, 0, 0])
+            .xor_peer_address(address(PEER))
+    });
+    assert_eq!(code, 400);
+    let number = ChannelNumber::new(0x4002).unwrap();
+    assert_eq!(
+        world.code(&user, client, Method::CHANNEL_BIND, |b| b.channel_number(number)),
+        400
+    );
+}
+
+#[test]
+fn requests_without_an_allocation_are_a_mismatch() {
+    let mut world = World::new();
+    let user = world.user();
+    assert_eq!(world.code(&user, address(CLIENT), Method::REFRESH, |b| b), 437);
+    assert_eq!(world.permit_peer(&user, address(CLIENT), address(PEER)), 437);
+    assert_eq!(world.bind(&user, address(CLIENT), 0x4000, address(PEER)), 437);
+}
+
+#[test]
+fn a_binding_request_tells_a_client_its_address() {
+    let mut world = World::new();
+    let id = world.id();
+    let request = build(Method::BINDING, id, |b| b);
+    let answers = world.client_sends(address(CLIENT), &request);
+    assert_eq!(answers[0].message().xor_mapped_address(), Some(address(CLIENT)));
+}
+
+#[test]
+fn no_money_is_486_with_a_reason() {
+    let mut world = World::new();
+    let user = world.user();
+    for (refusal, code) in [
+        (Refusal::BalanceExhausted, 486),
+        (Refusal::Frozen, 486),
+        (Refusal::Capacity, 508),
+        (Refusal::Unavailable, 500),
+    ] {
+        world.grant = Err(refusal);
+        let answers = world.request(&user, address(CLIENT), Method::ALLOCATE, |b| {
+            b.requested_transport(17)
+        });
+        assert_eq!(answers[0].code(), code);
+        assert!(!answers[0].message().error_code().unwrap().reason.is_empty());
+        assert!(answers[0].message().verify_integrity(&user.key));
+    }
+    assert_eq!(world.turn.allocations(), 0);
+}
+
+#[test]
+fn a_fingerprint_is_answered_with_one() {
+    let mut world = World::new();
+    let user = world.user();
+    let client = address(CLIENT);
+    let (nonce, id) = (world.nonce(client), world.id());
+    let request = build(Method::ALLOCATE, id, |b| {
+        b.requested_transport(17)
+            .username(&user.name)
+            .realm("milliway")
+            .nonce(&nonce)
+            .integrity(&user.key)
+            .fingerprint()
+    });
+    let answers = world.client_sends(client, &request);
+    assert_eq!(answers[0].message().verify_fingerprint(), Some(true));
+}
+
+#[test]
+fn a_draining_server_makes_no_new_allocations_and_keeps_the_old_ones() {
+    let mut world = World::new();
+    let user = world.user();
+    world.allocate(&user, address(CLIENT));
+    world.turn.drain();
+    assert_eq!(
+        world.code(&user, address("8.8.4.4:4001"), Method::ALLOCATE, |b| b
+            .requested_transport(17)),
+        508
+    );
+    assert_eq!(world.code(&user, address(CLIENT), Method::REFRESH, |b| b), 0);
+}
