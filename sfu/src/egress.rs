@@ -178,20 +178,16 @@ impl Sfu {
                         buffer,
                         counters,
                     );
+                    // A report that became urgent, and a sender report that can go now that media flows.
+                    let mut due = session.allowance.next_report();
+                    if batch.segments > 0 && session.tracks[subscriber.track].report_due {
+                        due = Some(now);
+                    }
+                    if let Some(due) = due.filter(|due| *due < session.due) {
+                        session.due = due.max(now);
+                        *next_due = Some(next_due.map_or(session.due, |next| next.min(session.due)));
+                    }
                     if batch.segments > 0 {
-                        // The receiver can synchronise as soon as it knows the publisher's clock.
-                        if session.tracks[subscriber.track].report_due {
-                            session.due = session.due.min(now);
-                            *next_due = Some(next_due.map_or(now, |due| due.min(now)));
-                        }
-                        if session
-                            .allowance
-                            .next_report()
-                            .is_some_and(|due| due < session.due)
-                        {
-                            session.due = now;
-                            *next_due = Some(now);
-                        }
                         return self.ready(subscriber.session, batch);
                     }
                 }

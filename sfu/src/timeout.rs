@@ -178,10 +178,14 @@ impl Sfu {
         let mut at =
             |instant: Instant| next = Some(next.map_or(instant, |other: Instant| other.min(instant)));
 
-        if out.session.report_due <= now {
+        let regular = out.session.report_due <= now;
+        if regular {
             out.receiver_report(streams, now);
-            out.bandwidth(streams, cap);
             out.session.report_due = now + config.report_interval;
+        }
+        let changed = cap.unwrap_or(UNLIMITED) != out.session.told.map_or(UNLIMITED, |(told, _)| told);
+        if regular || changed {
+            out.bandwidth(streams, cap);
         }
         at(out.session.report_due);
         out.sender_reports(streams, now);

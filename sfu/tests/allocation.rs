@@ -87,6 +87,10 @@ fn forwarding_a_hundred_thousand_packets_allocates_nothing() {
     }
     world.watch = |_| {};
     assert_eq!(ALLOCATIONS.load(Ordering::Relaxed), 0);
+    INSIDE_THE_CORE.set(true);
+    drop(std::hint::black_box(Box::new(1)));
+    INSIDE_THE_CORE.set(false);
+    assert_eq!(ALLOCATIONS.load(Ordering::Relaxed), 1, "the count itself works");
     assert!(
         world.sfu.counters().retransmissions > before.1,
         "retransmissions were part of it"

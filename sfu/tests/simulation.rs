@@ -641,3 +641,24 @@ fn a_line_that_goes_and_comes_back_never_reuses_a_number() {
     assert!(world.clients[subscriber].got.len() > 600);
     settle(&mut world);
 }
+
+#[test]
+fn an_exhausted_allowance_is_reported_at_once() {
+    let mut world = World::new(200);
+    let publisher = world.join(true, 0);
+    let rates = Rates {
+        out: 50_000,
+        in_: 0,
+        second: 8,
+    };
+    let subscriber = world.join_with(false, 1, Msat::new(20), rates);
+    world.subscribe(subscriber, 0, publisher);
+    world.connect_all();
+    world.run_until("something is refused", |world| {
+        world.sfu.counters().discarded(Discard::Exhausted) > 0
+    });
+    world.run(Duration::from_millis(2));
+    let id = world.clients[subscriber].id;
+    let told = |event: &Event| matches!(event, Event::Report { session, report } if *session == id && report.exhausted);
+    assert!(world.events.iter().any(told));
+}
