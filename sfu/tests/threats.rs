@@ -11,6 +11,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 use sfu::media::{Kind, Role};
 use sfu::{CloseReason, Config, Discard, Event, Source};
+use str0m::media::KeyframeRequestKind;
 use wire::stun::{Builder, Class, Message, Method, TransactionId};
 use world::{World, permit};
 
@@ -456,4 +457,46 @@ fn a_client_cannot_play_on_after_its_money_is_gone_by_restarting_ice() {
         world.run(Duration::from_millis(300));
     }
     assert_eq!(world.on_the_wire[&world.clients[subscriber].address], spent);
+}
+
+#[test]
+fn a_storm_of_key_frame_requests_reaches_the_publisher_once_in_an_interval() {
+    let (mut world, publisher, subscriber) = pair(20);
+    let mid: str0m::media::Mid = world.clients[subscriber].slots(Kind::Video)[0].as_str().into();
+    let (asked, sent) = (
+        world.sfu.counters().keyframe_requests,
+        world.clients[publisher].key_frames_sent,
+    );
+    for round in 0..2_000 {
+        let kind = if round % 2 == 0 {
+            KeyframeRequestKind::Pli
+        } else {
+            KeyframeRequestKind::Fir
+        };
+        let mut direct = world.clients[subscriber].rtc.direct_api();
+        direct.stream_rx_by_mid(mid, None).unwrap().request_keyframe(kind);
+        world.run(Duration::from_millis(1));
+    }
+    let asked = world.sfu.counters().keyframe_requests - asked;
+    assert!((2..=5).contains(&asked), "{asked} requests in 2 s");
+    assert!(world.clients[publisher].key_frames_sent - sent <= 5);
+}
+
+#[test]
+fn a_subscriber_that_loses_half_of_everything_is_helped_within_its_budget() {
+    let (mut world, publisher, _) = pair(21);
+    world.clients[publisher].video_packets = 25;
+    world.run(Duration::from_secs(1));
+    world.weather = world::Weather {
+        loss: 0.5,
+        ..world::Weather::FAIR
+    };
+    let before = world.sfu.counters().retransmissions;
+    world.run(Duration::from_secs(6));
+    let sent = world.sfu.counters().retransmissions - before;
+    assert!(
+        sent * 1_000 <= 256_000 + 7 * 125_000,
+        "{sent} retransmissions in 6 s"
+    );
+    assert_eq!(world.sealed_twice, 0);
 }
