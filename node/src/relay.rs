@@ -136,8 +136,8 @@ impl Relay {
         while let Some(event) = events.recv().await {
             match event {
                 ShardEvent::Connected { session } => tracing::debug!(%session, "connected"),
-                ShardEvent::Publishing { session, kind, .. } => {
-                    tracing::debug!(%session, kind = kind.as_str(), "publishing");
+                ShardEvent::Publishing { session, mid, kind } => {
+                    tracing::debug!(%session, %mid, kind = kind.as_str(), "publishing");
                 }
                 ShardEvent::Closed { session, reason } => self.registry().closed(session, reason.into()),
             }

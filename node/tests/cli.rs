@@ -1,4 +1,5 @@
 //! The command line, driven as an operator drives it.
+#![allow(clippy::unwrap_used)]
 
 use std::process::{Command, Output};
 

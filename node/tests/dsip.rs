@@ -1,4 +1,5 @@
 //! DSIP over a WebSocket, against a really started relay: the conversation, and what breaks it.
+#![allow(clippy::unwrap_used)]
 
 mod relay;
 

@@ -1,4 +1,5 @@
 //! Starting and ending: signals, drain, what is left behind.
+#![allow(clippy::unwrap_used)]
 
 mod relay;
 

@@ -1,6 +1,6 @@
 //! `milliway account`: the accounts in a stopped relay's ledger.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use metering::ledger::AccountView;
@@ -28,7 +28,7 @@ pub(super) enum AccountCommand {
     },
 }
 
-fn open(data: &PathBuf) -> Result<Ledger, Failure> {
+fn open(data: &Path) -> Result<Ledger, Failure> {
     Ledger::reopen(&Data::at(data).existing_ledger()?)
         .map_err(|error| format!("{error}; a running relay keeps its ledger to itself, see GET /v1/account"))
 }

@@ -72,7 +72,11 @@ pub(crate) fn sentence(text: &str) -> String {
 
 /// One error, ready to be sent.
 #[derive(Debug, Clone)]
-pub(crate) struct Problem {
+pub(crate) struct Problem(Box<Details>);
+
+/// Boxed, so that the results that may be one stay small.
+#[derive(Debug, Clone)]
+struct Details {
     status: StatusCode,
     slug: &'static str,
     detail: String,
@@ -86,13 +90,13 @@ impl Problem {
     pub(crate) fn new(slug: &'static str, detail: impl AsRef<str>) -> Problem {
         let known = SLUGS.iter().find(|(known, _, _)| *known == slug);
         let status = known.map_or(401, |(_, status, _)| *status);
-        let mut problem = Problem {
+        let mut problem = Problem(Box::new(Details {
             status: StatusCode::from_u16(status).expect("the table holds valid status codes"),
             slug,
             detail: sentence(detail.as_ref()),
             more: Map::new(),
             headers: HeaderMap::new(),
-        };
+        }));
         match status {
             401 => problem = problem.header(header::WWW_AUTHENTICATE, "DPoP algs=\"EdDSA ES256\", Bearer"),
             429 | 503 => problem = problem.header(header::RETRY_AFTER, "1"),
@@ -112,31 +116,31 @@ impl Problem {
 
     /// Adds a member to the problem's object.
     pub(crate) fn with(mut self, name: &str, value: impl Into<Value>) -> Problem {
-        self.more.insert(name.to_owned(), value.into());
+        self.0.more.insert(name.to_owned(), value.into());
         self
     }
 
     /// Adds a header to the response. A value that no header can carry is left out.
     pub(crate) fn header(mut self, name: HeaderName, value: &str) -> Problem {
         if let Ok(value) = HeaderValue::from_str(value) {
-            self.headers.insert(name, value);
+            self.0.headers.insert(name, value);
         }
         self
     }
 
     /// The stable slug.
     pub(crate) fn slug(&self) -> &'static str {
-        self.slug
+        self.0.slug
     }
 
     /// The HTTP status, which DSIP uses as its `code` too.
     pub(crate) fn status(&self) -> StatusCode {
-        self.status
+        self.0.status
     }
 
     /// The sentence.
     pub(crate) fn detail(&self) -> &str {
-        &self.detail
+        &self.0.detail
     }
 
     fn title(slug: &str) -> &'static str {
@@ -156,8 +160,8 @@ impl Problem {
 impl From<&identity::Refusal> for Problem {
     fn from(refusal: &identity::Refusal) -> Problem {
         let mut problem = Problem::new(refusal.slug(), refusal.to_string());
-        problem.status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::UNAUTHORIZED);
-        problem.headers.remove(header::WWW_AUTHENTICATE);
+        problem.0.status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::UNAUTHORIZED);
+        problem.0.headers.remove(header::WWW_AUTHENTICATE);
         match refusal.www_authenticate() {
             Some(challenge) => problem.header(header::WWW_AUTHENTICATE, &challenge),
             None => problem,
@@ -173,18 +177,17 @@ impl From<identity::Refusal> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut body = self.more;
-        body.insert("type".into(), format!("/problems/{}", self.slug).into());
-        body.insert("title".into(), Problem::title(self.slug).into());
-        body.insert("status".into(), self.status.as_u16().into());
-        body.insert("detail".into(), self.detail.into());
-        let mut headers = self.headers;
+        let Details { status, slug, detail, more: mut body, mut headers } = *self.0;
+        body.insert("type".into(), format!("/problems/{}", slug).into());
+        body.insert("title".into(), Problem::title(slug).into());
+        body.insert("status".into(), status.as_u16().into());
+        body.insert("detail".into(), detail.into());
         headers.insert(
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/problem+json"),
         );
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        (self.status, headers, json!(body).to_string()).into_response()
+        (status, headers, json!(body).to_string()).into_response()
     }
 }
 

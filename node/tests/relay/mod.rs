@@ -1,5 +1,6 @@
 //! A really started relay on free ports, and a raw HTTP client for it. No part of the program is replaced.
 #![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(clippy::unwrap_used)]
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
