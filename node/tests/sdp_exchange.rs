@@ -108,7 +108,6 @@ fn publishing_answers_as_the_rfc_has_it_and_the_relay_signs_for_both_description
     assert!(statement::verify(signed, &document, OBS.as_bytes(), &answer.body).is_ok());
     let swapped = sdp.replace("a=fingerprint:sha-256 ", "a=fingerprint:sha-256 00:");
     assert!(statement::verify(signed, &document, OBS.as_bytes(), swapped.as_bytes()).is_err());
-    relay.stop();
 }
 
 #[test]
@@ -128,7 +127,6 @@ fn a_subscriber_may_come_before_its_publisher_and_keeps_every_codec() {
     for _ in 0..3 {
         Client::new(&relay).open("/whep/den/cam", SAFARI);
     }
-    relay.stop();
 }
 
 #[test]
@@ -198,7 +196,6 @@ fn candidates_trickle_under_the_tag_of_their_ice_session() {
     ] {
         assert_eq!(client.patch(&session, &tag, bad).slug(), "bad-sdp", "{bad}");
     }
-    relay.stop();
 }
 
 #[test]
@@ -222,7 +219,6 @@ fn ice_restarts_with_new_credentials_and_a_new_tag_on_both_sides() {
     let late = client.patch(&session, &tag, &obs_fragment());
     assert_eq!((late.status, late.slug().as_str()), (412, "etag-mismatch"));
     assert_eq!(client.patch(&session, &new_tag, &restart).status, 204);
-    relay.stop();
 }
 
 #[test]
@@ -245,7 +241,6 @@ fn a_session_answers_to_its_owner_only_and_ends_once() {
     assert_eq!((ended.status, ended.body.len()), (200, 0));
     assert_eq!(owner.delete(&session).slug(), "not-found");
     other.open("/whip/den/cam", OBS);
-    relay.stop();
 }
 
 #[test]
@@ -264,7 +259,6 @@ fn only_sdp_is_taken_for_an_offer() {
     assert_eq!(without.status, 415);
     let parameters = [("Content-Type", "Application/SDP; charset=utf-8")];
     assert_eq!(client.call("POST", "/whip/den/cam", &parameters, OBS).status, 201);
-    relay.stop();
 }
 
 #[test]
@@ -371,5 +365,4 @@ fn bad_offers_disturb_no_session() {
     assert_eq!(latin.slug(), "bad-sdp");
     assert_eq!(hostile.post("/whip/%3Cb%3E/other", OBS).slug(), "bad-name");
     assert_eq!(steady.patch(&session, &tag, &obs_fragment()).status, 204);
-    relay.stop();
 }
