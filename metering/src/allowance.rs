@@ -229,7 +229,10 @@ impl Allowance {
         }
         self.notice(at);
         self.count_time(at);
-        let report = self.close_segment(at, false);
+        let report = Report {
+            held: true,
+            ..self.close_segment(at, false)
+        };
         self.state = State::Paused;
         self.granted = self.settled;
         self.expect_renewal();
@@ -393,6 +396,7 @@ impl Allowance {
             exhausted,
             renew,
             closed,
+            held: self.state == State::Paused,
             last,
         }
     }

@@ -51,6 +51,8 @@ pub struct Report {
     pub renew: bool,
     /// The segment ends with this report; `usage.debit` is rounded up.
     pub closed: bool,
+    /// The session is held from this report on; the shard spends nothing of what it was granted before.
+    pub held: bool,
     /// The lease ends with this report.
     pub last: bool,
 }

@@ -254,6 +254,7 @@ impl Meters {
                     exhausted: false,
                     renew: false,
                     closed,
+                    held: false,
                     last,
                 };
                 if !closed {

@@ -65,6 +65,7 @@ fn report(lease: LeaseId, sequence: u64, bytes_out: u64, seconds: u64) -> Report
         exhausted: false,
         renew: false,
         closed: false,
+        held: false,
         last: false,
     }
 }

@@ -261,3 +261,15 @@ proptest! {
         prop_assert!(report.usage.debit <= Msat::new(total));
     }
 }
+
+#[test]
+fn a_hold_is_told_apart_from_the_end_of_a_segment() {
+    let (mut allowance, now) = allowance(1_000_000);
+    allowance.start(now);
+    allowance.poll_report(now + ms(1_000)).unwrap();
+    allowance.grant(Msat::new(1_000_000));
+    let ended = allowance.poll_report(now + SEGMENT_DURATION).unwrap();
+    assert!(ended.closed && !ended.held);
+    let held = allowance.pause(now + SEGMENT_DURATION + ms(1)).unwrap();
+    assert!(held.closed && held.held);
+}

@@ -243,7 +243,7 @@ impl Desk {
             },
         ));
         let lease = self.live.leases.get_mut(&id).expect("looked up above");
-        if !report.last && lease.hold == Hold::Asked {
+        if report.held && !report.last && lease.hold == Hold::Asked {
             lease.hold = Hold::Yes;
             self.batch
                 .push((Command::Release { lease: id }, Then::Release { lease: id }));

@@ -114,9 +114,11 @@ impl Desk {
             }
             // The next report says the same and more.
             _ if matches!(command, Command::Report(_)) => {}
-            Then::Nothing | Then::Report { .. } | Then::Release { .. } | Then::Reclaim { .. } => {
+            Then::Release { lease } => {
                 self.owed.push_back(command);
+                self.note_released(lease);
             }
+            Then::Nothing | Then::Report { .. } | Then::Reclaim { .. } => self.owed.push_back(command),
             Then::Renew { lease } => {
                 if let Some(lease) = self.live.leases.get_mut(&lease) {
                     lease.wants = true;
@@ -231,10 +233,7 @@ impl Desk {
                 self.confirm(lease, now);
             }
             (Then::Release { lease }, _) => {
-                if let Some(lease) = self.live.leases.get_mut(&lease) {
-                    lease.granted = lease.settled;
-                    self.moved.insert(lease.account.clone());
-                }
+                self.note_released(lease);
             }
             (Then::Reclaim { lease }, _) => {
                 if let Some(lease) = self.live.remove(lease) {
@@ -264,6 +263,14 @@ impl Desk {
     fn note_top_up_of(&mut self, admission: &Admission) {
         if let Some(voucher) = &admission.voucher {
             self.moved.insert(voucher.account.clone());
+        }
+    }
+
+    /// What a held lease had not spent is back in its account, or will be: its shard must not be told of it again.
+    pub(super) fn note_released(&mut self, id: LeaseId) {
+        if let Some(lease) = self.live.leases.get_mut(&id) {
+            lease.granted = lease.settled;
+            self.moved.insert(lease.account.clone());
         }
     }
 
