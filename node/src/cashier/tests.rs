@@ -799,3 +799,35 @@ proptest::proptest! {
         proptest::prop_assert_eq!(billed, totals.earned.get());
     }
 }
+
+#[test]
+fn what_a_hold_gave_back_during_an_outage_is_never_granted_again() {
+    let mut world = World::new();
+    let lease = world.admit(1, 1_000_000).lease;
+    world.run(20_000, 200_000);
+    world.plugged_in.store(false, Ordering::Relaxed);
+    world
+        .desk
+        .lose_ledger(&LedgerError::Corrupt("unplugged".into()), world.now);
+    world.run(42_000, 200_000);
+    assert!(world.meters.values().all(|(_, meter)| meter.is_paused()));
+    world.log.clear();
+    world.plugged_in.store(true, Ordering::Relaxed);
+    while !world.desk.is_up() {
+        world.run(50, 200_000);
+    }
+    let granted = world
+        .desk
+        .ledger
+        .as_ref()
+        .unwrap()
+        .lease(lease)
+        .unwrap()
+        .unwrap()
+        .granted;
+    for (_, order) in &world.log {
+        if let Order::Grant { granted_total, .. } = order {
+            assert!(*granted_total <= granted, "{granted_total} of {granted}");
+        }
+    }
+}
