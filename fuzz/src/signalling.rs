@@ -28,7 +28,7 @@ fn relay(purpose: Purpose) -> Negotiation {
 }
 
 /// One description.
-pub fn sdp(bytes: &[u8]) {
+pub(crate) fn sdp(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else {
         return;
     };

@@ -1,6 +1,6 @@
 //! RTP header extensions in SDP: `a=extmap` (RFC 8285 section 5), one id map for the whole BUNDLE.
 
-use super::Flow;
+use super::state::Flow;
 use crate::media::{ExtensionMap, Kind};
 
 /// The highest id where one- and two-byte forms may be mixed (`a=extmap-allow-mixed`), and where not.

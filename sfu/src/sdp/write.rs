@@ -5,8 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use sdp_types::{AddrType, Attribute, Connection, NetType, Origin, Session, Time};
 
+use super::LocalParameters;
 use super::extension::Extension;
-use super::{Flow, Line, LocalParameters, State};
+use super::state::{Flow, Line, State};
 use crate::media::{DtlsRole, Kind, Mid, Payload};
 
 /// Which description is written.
