@@ -230,7 +230,10 @@ impl Desk {
                         .increment(earned.get());
                 }
                 self.note_settled(lease, last);
-                self.confirm(lease, now);
+                // No answer yet: a release may follow, and what it takes back must not be told as granted.
+                if let Some(lease) = self.live.leases.get_mut(&lease) {
+                    lease.committed_at = now;
+                }
             }
             (Then::Release { lease }, _) => {
                 self.note_released(lease);

@@ -831,3 +831,18 @@ fn what_a_hold_gave_back_during_an_outage_is_never_granted_again() {
         }
     }
 }
+
+#[test]
+fn a_top_up_while_a_shard_is_jammed_grants_only_what_the_ledger_reserved() {
+    let mut world = World::new();
+    world.run(3_000, 0);
+    world.try_admit(1, Some(voucher("a", 2_556))).unwrap();
+    world.shards_full.store(true, Ordering::Relaxed);
+    world.run(21_000, 270_300);
+    world.try_admit(2, Some(voucher("b", 2_515))).unwrap();
+    world.run(10_000, 0);
+    world.shards_full.store(false, Ordering::Relaxed);
+    world.run(2_000, 0);
+    world.hang_up();
+    world.audit();
+}
