@@ -23,6 +23,7 @@ import { MilliwayError } from "./errors.js";
 import { trimOffer } from "./lines.js";
 import { Signalling } from "./signalling.js";
 import { Roster } from "./roster.js";
+import { readToken } from "./token.js";
 
 /** Receive lines in the first offer. A call of five needs no renegotiation; more would make the offer long. */
 const POOL = { audio: 4, video: 4 };
@@ -167,8 +168,7 @@ export class Call extends EventTarget {
   async #establish() {
     const generation = ++this.#generation;
     this.#roster.clear();
-    this.#token = await this.#currentToken();
-    this.relay.check(this.#token);
+    await this.#currentToken();
     const signalling = new Signalling(this.relay.identity, this.relay, {
       onmessage: (envelope) => this.#hear(envelope),
       onclose: (error) => generation === this.#generation && (this.#abort?.(error), this.#lost(error)),
@@ -194,12 +194,15 @@ export class Call extends EventTarget {
 
   async #currentToken() {
     const { token } = this.#options;
-    if (this.#token) return this.#token;
-    return typeof token === "function" ? token() : token;
+    const renewable = typeof token === "function";
+    const fresh = this.#token && (!renewable || readToken(this.#token).exp > Date.now() / 1000 + 5);
+    if (!fresh) this.#token = renewable ? await token() : token;
+    this.relay.check(this.#token);
+    return this.#token;
   }
 
   async #configuration() {
-    const turn = this.relayOnly || this.#turnNeeded ? await this.relay.turnCredentials(this.#token) : undefined;
+    const turn = this.relayOnly || this.#turnNeeded ? await this.relay.turnCredentials(await this.#currentToken()) : undefined;
     if (turn?.session) this.sessions.add(turn.session);
     return {
       iceServers: turn?.iceServers ?? [],

@@ -8,7 +8,9 @@ import { account, connectionsMade, didOf, enter, look, received, seesAndHears } 
 
 /** 1,000 msat each second and nothing for bytes, so that seconds of runway are seconds of the clock. */
 const TARIFF = { sfu_msat_per_megabyte_out: 0, sfu_msat_per_megabyte_in: 0, sfu_msat_per_second: 1000 };
-const LADDER = { warned_below_seconds: 17, reduced_below_seconds: 11, audio_only_below_seconds: 6, rise_seconds: 1, held_seconds: 25 };
+/** Under what the fake camera's picture takes, so that a reduction shows. */
+const REDUCED = 60_000;
+const LADDER = { warned_below_seconds: 17, reduced_below_seconds: 11, audio_only_below_seconds: 6, rise_seconds: 1, held_seconds: 25, sfu_reduced_bits_per_second: REDUCED };
 
 /** @type {import("playwright-core").Browser} */ let browser;
 before(async () => (browser = await launch()));
@@ -44,7 +46,14 @@ test("a low balance warns, reduces, leaves only sound, holds; a top-up brings th
   await seesAndHears(poor.page, "Rich");
   const full = (await received(poor.page, "Rich")).width;
 
-  const steps = await watch(poor.page, "audio-only", 45_000);
+  const steps = await watch(poor.page, "reduced", 45_000);
+  await pause(1_000);
+  const reduced = await received(poor.page, "Rich");
+  steps.push(...(await watch(poor.page, "audio-only", 20_000)).slice(1));
+  const end = await received(poor.page, "Rich");
+  const rate = ((end.videoBytes - reduced.videoBytes) * 8_000) / (end.at - reduced.at);
+  assert.ok(end.frames > reduced.frames, "there is still a picture while reduced");
+  assert.ok(rate < REDUCED * 1.1, `video takes ${Math.round(rate)} bit/s while reduced`);
   assert.deepEqual(steps.map(({ step }) => step), ["full", "warned", "reduced", "audio-only"]);
   assert.deepEqual(steps.map(({ title }) => title), ["Full quality", "Balance is getting low", "Smaller picture", "Sound only"]);
   for (const { title, heard } of steps.slice(1)) assert.ok(heard.startsWith(title), `a screen reader hears “${title}”`);

@@ -46,4 +46,5 @@ test("a relay that stays away is named, and the page stops trying after a while"
   assert.match((await look(page)).problem, /relay does not answer/);
   await page.getByRole("button", { name: "Join again" }).first().waitFor();
   await browser.close();
+  await relay.verify();
 });

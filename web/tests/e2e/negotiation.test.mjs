@@ -74,7 +74,7 @@ async function connected() {
     const stream = await navigator.mediaDevices.getUserMedia({ audio: true, video: true });
     const relay = { identity: {}, check() {}, turnCredentials: async () => ({ iceServers: [] }) };
     window.states = [];
-    window.call = new Call(relay, { room: "r", name: "Ada", token: "t", stream, pool: { audio: 1, video: 1 } });
+    window.call = new Call(relay, { room: "r", name: "Ada", token: "e30.e30.e30", stream, pool: { audio: 1, video: 1 } });
     window.call.addEventListener("state", ({ detail }) => window.states.push(detail.error ? `${detail.state}: ${detail.error.slug}` : detail.state));
     await window.call.start();
   });

@@ -85,10 +85,18 @@ export class TestRelay {
     if (code === "still running") this.child.kill("SIGKILL");
     assert.deepEqual({ code, signal }, { code: 0, signal: null }, `the relay did not stop well:\n${this.log.slice(-4000)}`);
     assert.doesNotMatch(this.log, /panicked/, `the relay panicked:\n${this.log.slice(-4000)}`);
-    const proof = await this.command("ledger", "verify", "--data", this.data);
-    assert.match(proof, /issued/i);
+    await this.verify();
     await rm(this.folder, { recursive: true });
-    return proof;
+  }
+
+  /** Has the program prove the books of the stopped relay, and does the sum again. */
+  async verify() {
+    const proof = await this.command("ledger", "verify", "--data", this.data);
+    assert.match(proof, /issued = available \+ reserved \+ earned \+ refunded/);
+    assert.match(proof, /memo accounts/);
+    const [issued, ...parts] = /^(\d+) = (\d+) \+ (\d+) \+ (\d+) \+ (\d+)/m.exec(proof).slice(1).map(BigInt);
+    assert.equal(issued, parts.reduce((sum, part) => sum + part));
+    assert.ok(issued > 0n, "money was in play");
   }
 }
 

@@ -50,13 +50,13 @@ export function look(page) {
 
 /**
  * What arrives of somebody, by the browser's own statistics for the tracks in that person's tile.
- * @returns {Promise<{frames: number, energy: number, width: number, bytes: number}>}
+ * @returns {Promise<{frames: number, energy: number, width: number, bytes: number, videoBytes: number, at: number}>}
  */
 export function received(page, name) {
   return page.evaluate(async (wanted) => {
     const tile = [...document.querySelectorAll(".tile")].find((one) => one.querySelector("bdi").textContent === wanted);
     const tracks = tile?.querySelector("video").srcObject?.getTracks().map(({ id }) => id) ?? [];
-    const seen = { frames: 0, energy: 0, width: 0, bytes: 0 };
+    const seen = { frames: 0, energy: 0, width: 0, bytes: 0, videoBytes: 0, at: 0 };
     const stats = await window.peers.at(-1)?.getStats();
     for (const report of stats?.values() ?? []) {
       if (report.type !== "inbound-rtp" || !tracks.includes(report.trackIdentifier)) continue;
@@ -64,6 +64,7 @@ export function received(page, name) {
       seen.energy += report.totalAudioEnergy ?? 0;
       seen.width = Math.max(seen.width, report.frameWidth ?? 0);
       seen.bytes += report.bytesReceived ?? 0;
+      if (report.kind === "video") [seen.videoBytes, seen.at] = [report.bytesReceived, report.timestamp];
     }
     return seen;
   }, name);
