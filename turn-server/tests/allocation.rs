@@ -3,6 +3,7 @@
 //! One test only: the counter is the whole process's.
 // A counting allocator cannot be written without `unsafe`; it hands everything on to the system's.
 #![allow(unsafe_code)]
+#![allow(clippy::unwrap_used)]
 
 mod world;
 

@@ -1,4 +1,5 @@
 //! Requests and their answers (RFC 8656 sections 7, 8, 10 and 12; RFC 8489 section 9.2).
+#![allow(clippy::unwrap_used)]
 
 mod world;
 

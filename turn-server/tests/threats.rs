@@ -1,4 +1,5 @@
 //! What attacks a TURN server that is paid, one test a row.
+#![allow(clippy::unwrap_used)]
 
 mod world;
 

@@ -16,8 +16,11 @@ fn transmit(destination: SocketAddr, contents: &[u8], segment_size: Option<usize
     }
 }
 
+/// Source, local address, mark, contents.
+type Got = (SocketAddr, Option<IpAddr>, Option<Ecn>, Vec<u8>);
+
 /// Every datagram that arrives until `count` are there or a second has passed.
-fn receive(socket: &Socket, count: usize) -> Vec<(SocketAddr, Option<IpAddr>, Option<Ecn>, Vec<u8>)> {
+fn receive(socket: &Socket, count: usize) -> Vec<Got> {
     let mut inbox = Inbox::new();
     let mut got = Vec::new();
     let deadline = Instant::now() + Duration::from_secs(1);
