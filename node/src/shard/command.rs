@@ -86,17 +86,4 @@ pub(crate) enum EndReason {
     BalanceExhausted,
     /// The operator froze the account or denied its token.
     Denied,
-    /// The relay is going away.
-    Draining,
-}
-
-impl EndReason {
-    /// The slug that clients see.
-    pub(crate) fn slug(self) -> &'static str {
-        match self {
-            EndReason::BalanceExhausted => "balance-exhausted",
-            EndReason::Denied => "denied",
-            EndReason::Draining => "draining",
-        }
-    }
 }

@@ -487,7 +487,6 @@ fn close_reason(reason: EndReason) -> CloseReason {
     match reason {
         EndReason::BalanceExhausted => CloseReason::Balance,
         EndReason::Denied => CloseReason::Policy,
-        EndReason::Draining => CloseReason::Drain,
     }
 }
 
