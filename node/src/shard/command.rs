@@ -87,3 +87,13 @@ pub(crate) enum EndReason {
     /// The operator froze the account or denied its token.
     Denied,
 }
+
+impl EndReason {
+    /// The slug that clients see.
+    pub(crate) fn slug(self) -> &'static str {
+        match self {
+            EndReason::BalanceExhausted => "balance-exhausted",
+            EndReason::Denied => "denied",
+        }
+    }
+}
