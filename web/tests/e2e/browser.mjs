@@ -46,6 +46,7 @@ function fromDisk(context) {
   const folder = new URL("../../", import.meta.url).pathname;
   return context.route("**/static/**", async (route) => {
     const response = await route.fetch();
+    if (response.headers()["x-stage"]) return route.fulfill({ response });
     await route.fulfill({ response, path: folder + new URL(route.request().url()).pathname.slice("/static/".length) });
   });
 }

@@ -67,7 +67,7 @@ play.person = (name, color, audio = true, video = true) => {
 export async function openStage() {
   const server = createServer(async (request, response) => {
     const { pathname } = new URL(request.url, "http://stage");
-    const headers = { "Content-Security-Policy": POLICY, "Cache-Control": "no-store" };
+    const headers = { "Content-Security-Policy": POLICY, "Cache-Control": "no-store", "X-Stage": "1" };
     const send = (type, body) => response.writeHead(200, { ...headers, "Content-Type": type }).end(body);
     try {
       if (pathname === "/static/milliway.js") return send("text/javascript", PRETEND);
