@@ -12,7 +12,7 @@ use wire::stun::{Class, Message, Method, TransactionId};
 
 use crate::Sfu;
 use crate::discard::Discard;
-use crate::dtls::{Connection, DATAGRAM_BYTES_MAX, DtlsRefused, Polled, charged_bytes};
+use crate::dtls::{Connection, DATAGRAM_BYTES_MAX, DtlsRefused, Polled, pieces};
 use crate::egress::Charged;
 use crate::event::Event;
 use crate::ice::{Answered, Path};
@@ -205,24 +205,25 @@ impl Sfu {
                     let Some(path) = session.agent.selected() else {
                         continue;
                     };
-                    let bytes = charged_bytes(&buffer[..length]);
                     let direction = metering::Direction::ToClient;
-                    if bytes > 0 && session.allowance.charge(direction, bytes, now).is_err() {
-                        self.counters.discard(Discard::Exhausted);
-                        continue;
-                    }
-                    let charged = (bytes > 0).then_some(Charged {
-                        session: session.id,
-                        bytes,
-                    });
-                    let queued = self.outbox.push(path, charged, |out| {
-                        out[..length].copy_from_slice(&buffer[..length]);
-                        Some(length)
-                    });
-                    if !queued {
-                        self.counters.discard(Discard::ControlBacklog);
-                        if let Some(charged) = charged {
-                            session.allowance.give_back(direction, charged.bytes);
+                    for (piece, bytes) in pieces(&buffer[..length]) {
+                        if bytes > 0 && session.allowance.charge(direction, bytes, now).is_err() {
+                            self.counters.discard(Discard::Exhausted);
+                            continue;
+                        }
+                        let charged = (bytes > 0).then_some(Charged {
+                            session: session.id,
+                            bytes,
+                        });
+                        let queued = self.outbox.push(path, charged, |out| {
+                            out[..piece.len()].copy_from_slice(piece);
+                            Some(piece.len())
+                        });
+                        if !queued {
+                            self.counters.discard(Discard::ControlBacklog);
+                            if let Some(charged) = charged {
+                                session.allowance.give_back(direction, charged.bytes);
+                            }
                         }
                     }
                 }

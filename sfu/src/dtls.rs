@@ -277,19 +277,29 @@ fn client_hello_length(datagram: &[u8]) -> Option<usize> {
     }
 }
 
-/// Bytes of the records in `datagram` that are paid for: application data, and everything in the unified
-/// header of DTLS 1.3 (RFC 9147 section 4), whose true type nobody outside can see.
-pub(crate) fn charged_bytes(datagram: &[u8]) -> u64 {
+/// The records of `datagram`, cut where those that are free and those that are paid for meet, each piece with the
+/// bytes to charge. Sent one by one (records stand alone, RFC 9147 section 4.3), so that the first byte of a datagram
+/// on the wire says whether it is paid for: DTLS 1.3 would pack its free ServerHello with encrypted records.
+pub(crate) fn pieces(datagram: &[u8]) -> impl Iterator<Item = (&[u8], u64)> {
     let mut rest = datagram;
-    let mut charged = 0;
-    while let Some(&first) = rest.first() {
-        let length = record_length(rest).unwrap_or(rest.len());
-        if first == APPLICATION_DATA || (32..=63).contains(&first) {
-            charged += length as u64;
+    std::iter::from_fn(move || {
+        let paid = is_paid(*rest.first()?);
+        let mut length = 0;
+        while let Some(&first) = rest.get(length)
+            && is_paid(first) == paid
+        {
+            length += record_length(&rest[length..]).unwrap_or(rest.len() - length);
         }
-        rest = &rest[length..];
-    }
-    charged
+        let (piece, after) = rest.split_at(length);
+        rest = after;
+        Some((piece, if paid { length as u64 } else { 0 }))
+    })
+}
+
+/// Application data is paid for, and everything in the unified header of DTLS 1.3 (RFC 9147 section 4), whose true
+/// type nobody outside can see.
+fn is_paid(first: u8) -> bool {
+    first == APPLICATION_DATA || (32..=63).contains(&first)
 }
 
 /// Header and body of the first record; `None` when it is cut or takes all that is left.
@@ -314,6 +324,11 @@ fn record_length(records: &[u8]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Bytes of the records in `datagram` that are paid for.
+    fn charged_bytes(datagram: &[u8]) -> u64 {
+        pieces(datagram).map(|(_, charged)| charged).sum()
+    }
 
     fn handshake(client_expects: Option<Fingerprint>) -> (Vec<CloseReason>, [Option<Box<Keys>>; 2], u64) {
         let mut now = Instant::now();
@@ -420,5 +435,14 @@ mod tests {
             "without a length it takes the rest"
         );
         assert_eq!(charged_bytes(&[23, 1]), 2, "cut short");
+        // A first flight: ServerHello in the clear, then two encrypted records, then an alert in the clear.
+        let encrypted = &unified[..8];
+        let flight = [&record(22, 50)[..], encrypted, encrypted, &record(21, 2)[..]].concat();
+        let lengths: Vec<_> = pieces(&flight)
+            .map(|(piece, charged)| (piece.len(), charged))
+            .collect();
+        assert_eq!(lengths, [(63, 0), (16, 16), (15, 0)]);
+        let whole: Vec<u8> = pieces(&flight).flat_map(|(piece, _)| piece.to_vec()).collect();
+        assert_eq!(whole, flight);
     }
 }

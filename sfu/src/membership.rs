@@ -369,19 +369,20 @@ impl Sfu {
         connection.close();
         let mut buffer = [0; DATAGRAM_BYTES_MAX];
         while let dtls::Polled::Datagram(length) = connection.poll(&mut buffer) {
-            let bytes = dtls::charged_bytes(&buffer[..length]);
-            if bytes > 0 && session.allowance.charge(Direction::ToClient, bytes, now).is_err() {
-                self.counters.discard(Discard::Exhausted);
-                break;
+            for (piece, bytes) in dtls::pieces(&buffer[..length]) {
+                if bytes > 0 && session.allowance.charge(Direction::ToClient, bytes, now).is_err() {
+                    self.counters.discard(Discard::Exhausted);
+                    continue;
+                }
+                let charged = (bytes > 0).then_some(Charged {
+                    session: session.id,
+                    bytes,
+                });
+                outbox.push(path, charged, |out| {
+                    out[..piece.len()].copy_from_slice(piece);
+                    Some(piece.len())
+                });
             }
-            let charged = (bytes > 0).then_some(Charged {
-                session: session.id,
-                bytes,
-            });
-            outbox.push(path, charged, |out| {
-                out[..length].copy_from_slice(&buffer[..length]);
-                Some(length)
-            });
         }
     }
 
