@@ -19,7 +19,7 @@ pub(crate) mod turn_credentials;
 pub(crate) mod whep;
 pub(crate) mod whip;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::clock;
 use crate::relay::Relay;
@@ -115,14 +115,25 @@ async fn with_security_headers(mut response: Response) -> Response {
     response
 }
 
+/// A connection's place among those that may be open. It is shared by the connection and what it is upgraded to, and
+/// given back when both have ended.
+pub(crate) struct Place {
+    relay: Arc<Relay>,
+    source: IpAddr,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.relay.sources.disconnect(self.source, clock::now());
+    }
+}
+
 /// Accepts connections until the relay closes its door, and lets the open ones finish what they are at.
 pub(crate) async fn serve(relay: Arc<Relay>, listener: TcpListener) {
     let service = TowerToHyperService::new(router(&relay));
-    let connections_max =
-        usize::try_from(relay.config.http.connections_max).unwrap_or(Semaphore::MAX_PERMITS);
-    let connections = Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS)));
     loop {
-        let Ok(place) = connections.clone().acquire_owned().await else {
+        let Ok(permit) = relay.connections.clone().acquire_owned().await else {
             return;
         };
         let (stream, source) = tokio::select! {
@@ -140,24 +151,26 @@ pub(crate) async fn serve(relay: Arc<Relay>, listener: TcpListener) {
         if !relay.sources.connect(source.ip(), clock::now()) {
             continue;
         }
-        let (relay, service) = (relay.clone(), service.clone());
-        tokio::spawn(async move {
-            connection(&relay, service, stream, source).await;
-            relay.sources.disconnect(source.ip(), clock::now());
-            drop(place);
+        let place = Arc::new(Place {
+            relay: relay.clone(),
+            source: source.ip(),
+            _permit: permit,
         });
+        tokio::spawn(connection(relay.clone(), service.clone(), stream, source, place));
     }
 }
 
 async fn connection(
-    relay: &Relay,
+    relay: Arc<Relay>,
     routes: TowerToHyperService<Router>,
     stream: TcpStream,
     source: SocketAddr,
+    place: Arc<Place>,
 ) {
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(ConnectInfo(source));
+        request.extensions_mut().insert(place.clone());
         routes.call(request)
     });
     let served = http1::Builder::new()

@@ -17,7 +17,7 @@ use crate::registry::{Place, Session};
 use crate::relay::Relay;
 use crate::session::{EndReason, Join, Joined, Mode};
 use crate::shard::{Command, OpenSfu};
-use crate::{money, names};
+use crate::{clock, money, names};
 
 /// A shard answers within a batch; past this it is stuck.
 const SHARD_PATIENCE: Duration = Duration::from_secs(5);
@@ -138,6 +138,7 @@ impl Relay {
             negotiation: Arc::new(Mutex::new(negotiation)),
             outbox: join.outbox,
             etag,
+            opened: clock::now(),
         };
         if let Err(problem) = self.registry().open(place, known, member, open) {
             self.cashier.release(place.shard, session, admitted.lease);

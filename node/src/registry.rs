@@ -4,6 +4,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use identity::Permit;
 use metering::{AccountId, SessionId};
@@ -16,6 +17,9 @@ use crate::http::problem::Problem;
 use crate::rooms::{Rooms, shard_of};
 use crate::session::{EndReason, Told};
 use crate::shard::{Command, ShardHandle};
+
+/// The longest that a session lasts: past it the token that opened it says too little about who is there.
+const SESSION_LIFETIME_MAX: Duration = Duration::from_secs(12 * 3600);
 
 /// What the control plane knows of a session.
 pub(crate) struct Session {
@@ -35,6 +39,8 @@ pub(crate) struct Session {
     pub(crate) outbox: Option<mpsc::Sender<Told>>,
     /// The tag of its ICE session.
     pub(crate) etag: String,
+    /// When it was opened.
+    pub(crate) opened: Instant,
 }
 
 /// A place that is taken while a session is being admitted.
@@ -252,6 +258,19 @@ impl Registry {
             .collect();
         for session in slow {
             self.end(session, EndReason::SlowClient);
+        }
+    }
+
+    /// Ends the sessions that have lasted as long as one may.
+    pub(crate) fn end_overdue(&mut self, now: Instant) {
+        let overdue: Vec<SessionId> = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| now.saturating_duration_since(session.opened) > SESSION_LIFETIME_MAX)
+            .map(|(id, _)| *id)
+            .collect();
+        for session in overdue {
+            self.end(session, EndReason::TimeLimit);
         }
     }
 

@@ -11,7 +11,7 @@ use metering::{SessionId, Tariff};
 use serde_json::{Value, json};
 use sfu::media::Fingerprint;
 use sfu::sdp::VideoCodecs;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::cashier::CashierHandle;
 use crate::clock;
@@ -43,6 +43,8 @@ pub(crate) struct Relay {
     pub(crate) cashier: CashierHandle,
     /// The threads that relay.
     pub(crate) shards: Vec<ShardHandle>,
+    /// Connections of the front door that may be open, upgraded ones among them.
+    pub(crate) connections: Arc<Semaphore>,
     /// How much each source may ask for.
     pub(crate) sources: SourceLimit,
     /// The relay's DID document, as JSON.
@@ -129,6 +131,11 @@ impl Relay {
     /// The relay's signature over an offer and its answer, for the `Milliway-Relay` header.
     pub(crate) fn signed_digest(&self, offer: &[u8], answer: &[u8]) -> String {
         statement::sign(&self.key, offer, answer)
+    }
+
+    /// Ends the sessions that have lasted as long as one may.
+    pub(crate) fn end_overdue(&self) {
+        self.registry().end_overdue(clock::now());
     }
 
     /// Carries what shards tell into rooms and sockets, until the shards are gone.

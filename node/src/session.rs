@@ -94,7 +94,9 @@ pub(crate) enum EndReason {
     Handshake,
     /// The client did not read what it was told.
     SlowClient,
-    /// A newer token or a policy of the operator.
+    /// It has lasted as long as a session may.
+    TimeLimit,
+    /// The relay failed.
     Internal,
 }
 
@@ -111,6 +113,7 @@ impl EndReason {
             EndReason::SetupTimeout => "setup-timeout",
             EndReason::Handshake => "handshake-failed",
             EndReason::SlowClient => "slow-client",
+            EndReason::TimeLimit => "time-limit",
             EndReason::Internal => "internal",
         }
     }
@@ -125,7 +128,9 @@ impl EndReason {
             EndReason::ConnectionLost => CloseReason::Consent,
             EndReason::SetupTimeout => CloseReason::Setup,
             EndReason::Handshake => CloseReason::Handshake,
-            EndReason::Denied | EndReason::SlowClient | EndReason::Internal => CloseReason::Policy,
+            EndReason::Denied | EndReason::TimeLimit | EndReason::SlowClient | EndReason::Internal => {
+                CloseReason::Policy
+            }
         }
     }
 }

@@ -12,7 +12,7 @@ use identity::{SigningKey, proof};
 use metering::{LadderConfig, Service, Tariff};
 use sfu::sdp::VideoCodecs;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::addresses::advertised;
 use crate::cashier::{self, CashierConfig};
@@ -32,7 +32,9 @@ use crate::{clock, http};
 const SHARD_EVENTS_MAX: usize = 65_536;
 /// Of the time to drain, this much is kept for settling.
 const SETTLE_TIME: Duration = Duration::from_secs(3);
-/// How often histograms are tidied.
+/// For goodbyes to leave, once everything is settled.
+const GOODBYE_TIME: Duration = Duration::from_secs(1);
+/// How often histograms are tidied and overdue sessions looked for.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// A relay that is open for business.
@@ -146,6 +148,7 @@ pub(crate) async fn start(
         ),
         url => url.to_owned(),
     };
+    let connections_max = usize::try_from(config.http.connections_max).unwrap_or(Semaphore::MAX_PERMITS);
     let (sfu, turn) = (shards.sfu_address(), shards.turn_address());
     let mut relay = Relay {
         video_codecs: VideoCodecs::from_names(config.room.video_codecs.iter().map(String::as_str))
@@ -153,6 +156,7 @@ pub(crate) async fn start(
         policy: policy(&config, &key),
         proofs: proof::Verifier::new(key.kid(), config.auth.require_body_hash),
         dsip_memory: Arc::new(dsip::Memory::new()),
+        connections: Arc::new(Semaphore::new(connections_max)),
         sources: SourceLimit::new(
             config.http.requests_per_second,
             config.http.requests_burst,
@@ -205,7 +209,10 @@ fn did_document(relay: &Relay) -> String {
 async fn tidy(relay: Arc<Relay>) {
     loop {
         tokio::select! {
-            () = tokio::time::sleep(UPKEEP_EVERY) => relay.metrics.upkeep(),
+            () = tokio::time::sleep(UPKEEP_EVERY) => {
+                relay.metrics.upkeep();
+                relay.end_overdue();
+            }
             () = relay.door_closed() => return,
         }
     }
@@ -240,6 +247,9 @@ impl Running {
         // Their threads end with the last report of every session, which the cashier then settles.
         let _ = tokio::task::spawn_blocking(move || shards.stop()).await;
         self.relay.cashier.drain().await;
+        // Goodbyes are on their way; who does not read them is not waited for.
+        let all = u32::try_from(self.relay.config.http.connections_max).unwrap_or(u32::MAX);
+        let _ = tokio::time::timeout(GOODBYE_TIME, self.relay.connections.acquire_many(all)).await;
         tracing::info!("settled; goodbye");
     }
 }

@@ -9,6 +9,7 @@ mod speech;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
@@ -23,6 +24,7 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
+use super::Place;
 use super::problem::{Problem, sentence};
 use crate::cashier::Notice;
 use crate::clock;
@@ -46,6 +48,7 @@ const ENVELOPES_PER_SECOND: f64 = 20.0;
 /// Upgrades to a DSIP conversation.
 pub(crate) async fn upgrade(
     State(relay): State<Arc<Relay>>,
+    Extension(place): Extension<Arc<Place>>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {
     let usage = "Open a WebSocket here with the subprotocol dsip.v0.3.";
@@ -58,7 +61,11 @@ pub(crate) async fn upgrade(
     Ok(upgrade
         .max_message_size(ENVELOPE_LENGTH_MAX)
         .max_frame_size(ENVELOPE_LENGTH_MAX)
-        .on_upgrade(|socket| async move { Conversation::new(relay, socket).run().await }))
+        .on_upgrade(|socket| async move {
+            Conversation::new(relay, socket).run().await;
+            // The connection's place is taken for as long as the conversation lasts.
+            drop(place);
+        }))
 }
 
 /// Why a conversation is over.
