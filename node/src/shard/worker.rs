@@ -193,8 +193,8 @@ impl Worker {
                     self.sfu.receive(&mut self.inbox, &mut self.peers, now);
                     self.sfu.flush(&mut self.peers, &mut self.gauges, now);
                 }
-                TURN => self.from_clients(now),
-                Token(relay) => self.from_peers(relay - FIRST_RELAY, now),
+                TURN => self.receive_from_clients(now),
+                Token(relay) => self.receive_from_peers(relay - FIRST_RELAY, now),
             }
             self.gauges.forwarded(clock::now().saturating_duration_since(now));
             if !self.inbox.drained() {
@@ -204,7 +204,7 @@ impl Worker {
     }
 
     /// What clients sent to the TURN listener.
-    fn from_clients(&mut self, now: Instant) {
+    fn receive_from_clients(&mut self, now: Instant) {
         let Self {
             inbox,
             turn,
@@ -231,7 +231,7 @@ impl Worker {
     }
 
     /// What peers sent to a relayed port.
-    fn from_peers(&mut self, slot: usize, now: Instant) {
+    fn receive_from_peers(&mut self, slot: usize, now: Instant) {
         let Self {
             inbox,
             turn,
