@@ -144,6 +144,11 @@ impl Allowance {
         self.lease
     }
 
+    /// True where bytes from the client cost something. Where they do not, they are not counted either.
+    pub const fn charges_ingress(&self) -> bool {
+        self.rates.in_ > 0
+    }
+
     /// The session.
     pub const fn session(&self) -> SessionId {
         self.session

@@ -6,6 +6,7 @@
 
 use std::time::{Duration, Instant};
 
+use metering::Direction;
 use wire::rtp::HeaderView;
 
 use crate::Sfu;
@@ -55,6 +56,7 @@ impl Sfu {
             sources,
             extensions,
             arrivals,
+            allowance,
             ..
         } = &mut **session
         else {
@@ -81,6 +83,14 @@ impl Sfu {
             stream.history.spare()
         };
         let opened = keys.opener.open(packet, header_length, index, room)?;
+        // Paid for once it is known to be the publisher's; what is not paid for leaves no trace.
+        if allowance.charges_ingress()
+            && allowance
+                .charge(Direction::FromClient, packet.len() as u64, now)
+                .is_err()
+        {
+            return Err(Discard::Exhausted);
+        }
         source.window.insert(index);
         counters.packets_in += 1;
         counters.bytes_in += packet.len() as u64;

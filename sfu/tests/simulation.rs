@@ -662,3 +662,36 @@ fn an_exhausted_allowance_is_reported_at_once() {
     let told = |event: &Event| matches!(event, Event::Report { session, report } if *session == id && report.exhausted);
     assert!(world.events.iter().any(told));
 }
+
+#[test]
+fn a_tariff_may_charge_the_publisher_for_what_it_sends() {
+    let mut world = World::new(140);
+    let rates = Rates {
+        out: 0,
+        in_: 50,
+        second: 8,
+    };
+    let publisher = world.join_with(true, 0, Msat::new(1_000_000), rates);
+    world.connect_all();
+    world.run(Duration::from_secs(2));
+    let accepted = world.sfu.counters().bytes_in;
+    assert!(accepted > 100_000, "{accepted} bytes");
+    world
+        .sfu
+        .close(world.clients[publisher].id, CloseReason::Bye, world.now);
+    world.run(Duration::from_millis(10));
+    let (_, usage) = world.closed(publisher).unwrap();
+    assert_eq!(usage.bytes_in, accepted);
+
+    let mut world = World::new(141);
+    let dear = Rates {
+        in_: 50_000,
+        ..rates
+    };
+    let publisher = world.join_with(true, 0, Msat::new(20), dear);
+    world.connect_all();
+    world.run(Duration::from_secs(2));
+    assert!(world.sfu.counters().bytes_in * 50_000 / 1_000_000 <= 20);
+    assert!(world.sfu.counters().discarded(Discard::Exhausted) > 0);
+    assert!(world.closed(publisher).is_none(), "held by the ledger, not by the core");
+}
