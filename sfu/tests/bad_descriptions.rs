@@ -57,7 +57,7 @@ fn an_offer_cut_in_half_is_refused() {
 fn an_offer_cut_anywhere_never_loses_codecs_unnoticed() {
     let whole = recorded("chromium-sendonly");
     let served = answer(Purpose::Publish, &whole).unwrap().media.lines[1].payloads[0].clone();
-    for end in 0..whole.len() {
+    for end in (0..whole.len()).step_by(7) {
         if let Ok(answer) = answer(Purpose::Publish, &whole[..end]) {
             let video = answer
                 .media
