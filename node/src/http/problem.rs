@@ -177,7 +177,13 @@ impl From<identity::Refusal> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let Details { status, slug, detail, more: mut body, mut headers } = *self.0;
+        let Details {
+            status,
+            slug,
+            detail,
+            more: mut body,
+            mut headers,
+        } = *self.0;
         body.insert("type".into(), format!("/problems/{}", slug).into());
         body.insert("title".into(), Problem::title(slug).into());
         body.insert("status".into(), status.as_u16().into());
