@@ -4,7 +4,7 @@
 //! The negotiation's lock is held over the whole change, so that shard and room see changes in the order in which
 //! they were agreed.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use metering::SessionId;
 use sfu::media::{IceCredentials, Media, Transport};
@@ -17,7 +17,7 @@ use crate::session::Restarted;
 use crate::shard::Command;
 
 fn lock(negotiation: &Arc<Mutex<Negotiation>>) -> MutexGuard<'_, Negotiation> {
-    negotiation.lock().expect("nothing panics while it negotiates")
+    negotiation.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Relay {
@@ -48,6 +48,21 @@ impl Relay {
             answer.sdp,
             answer.notes.iter().map(ToString::to_string).collect(),
         )))
+    }
+
+    /// What of `name`'s media the session cannot decode, in sentences.
+    pub(crate) fn lacks(&self, session: SessionId, name: &str) -> Vec<String> {
+        let publisher = self
+            .registry()
+            .named(session, name)
+            .map(|known| known.negotiation.clone());
+        let (Some(publisher), Ok(subscriber)) = (publisher, self.negotiation(session)) else {
+            return Vec::new();
+        };
+        // One lock after the other, never both.
+        let media = lock(&publisher).media();
+        let notes = lock(&subscriber).lacks(&media);
+        notes.iter().map(ToString::to_string).collect()
     }
 
     /// An offer of ours for the lines that the session lacks, if it lacks any and no other one is out.

@@ -103,6 +103,15 @@ struct Live {
     notices: mpsc::Receiver<Notice>,
 }
 
+/// However a conversation ends, its session does not outlive it. One that was ended for a reason is gone by now.
+impl Drop for Conversation {
+    fn drop(&mut self) {
+        if let Some(live) = &self.live {
+            self.relay.leave(live.session, EndReason::ConnectionLost);
+        }
+    }
+}
+
 impl Conversation {
     fn new(relay: Arc<Relay>, socket: WebSocket) -> Conversation {
         let (outbox, told) = mpsc::channel(OUTBOX_MAX);
