@@ -214,6 +214,13 @@ impl Registry {
         self.apply(changes);
     }
 
+    /// Whoever publishes under `name` in the room of a session.
+    pub(crate) fn named(&mut self, session: SessionId, name: &str) -> Option<&Session> {
+        let room = self.sessions.get(&session)?.room.clone();
+        let publisher = self.rooms.room(&room)?.named(name)?;
+        self.sessions.get(&publisher)
+    }
+
     /// Lines that the session still lacks (audio, video).
     pub(crate) fn lines_needed(&mut self, session: SessionId) -> (usize, usize) {
         let Some(room) = self.sessions.get(&session).map(|known| known.room.clone()) else {

@@ -151,6 +151,24 @@ fn what_could_not_be_served_is_said_in_a_header() {
 }
 
 #[test]
+fn a_subscriber_without_the_publishers_codec_gets_audio_and_the_reason() {
+    let relay = Relay::start();
+    Client::new(&relay).open("/whip/den/cam", OBS);
+    let viewer = Client::new(&relay);
+    assert!(
+        !viewer
+            .post("/whep/den/cam", SAFARI)
+            .headers
+            .contains_key("milliway-note")
+    );
+    let without = SAFARI.replace("H264/90000", "H263/90000");
+    let answer = viewer.post("/whep/den/cam", &without);
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    let note = &answer.headers["milliway-note"];
+    assert!(note.contains("the publisher sends H264"), "{note}");
+}
+
+#[test]
 fn candidates_trickle_under_the_tag_of_their_ice_session() {
     let relay = Relay::start();
     let client = Client::new(&relay);

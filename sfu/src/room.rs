@@ -195,6 +195,13 @@ impl Room {
         }
     }
 
+    /// Who has that name.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<SessionId> {
+        let has_name = |place: &&Place| place.name().is_some_and(|taken| &**taken == name);
+        self.places.iter().find(has_name).map(|place| place.session)
+    }
+
     /// Somebody comes in.
     pub fn join(&mut self, member: Member) -> Result<Vec<Change>, RoomError> {
         let place = Place::new(member);

@@ -30,7 +30,8 @@ pub use note::Note;
 use state::{Flow, State, renewed};
 use write::Form;
 
-use crate::media::{Codec, Fingerprint, IceCredentials, Kind, Media, Transport};
+use crate::media::{Codec, Fingerprint, IceCredentials, Kind, Media, Payload, Role, Transport};
+use crate::payload_type::best_match;
 use crate::room::{Published, Slot};
 
 /// Longest description that is read. Chromium writes 3.3 kB for a receiving video m-line, so this is a call with
@@ -295,6 +296,23 @@ impl Negotiation {
             }
         }
         slots
+    }
+
+    /// What of a publisher's media this client cannot decode, as far as it has offered.
+    #[must_use]
+    pub fn lacks(&self, publisher: &Media) -> Vec<Note> {
+        let sent = publisher
+            .lines
+            .iter()
+            .filter(|line| matches!(line.role, Role::Receive { .. }));
+        let decoded = |payload: &Payload| {
+            let mut lines = self.state.lines.iter().filter(|line| line.flow == Flow::Send);
+            lines.any(|line| best_match(payload, &line.payloads).is_some())
+        };
+        let lacking = sent.filter_map(|line| line.payloads.first().filter(|payload| !decoded(payload)));
+        lacking
+            .map(|payload| Note::CodecLacking { codec: payload.codec })
+            .collect()
     }
 
     /// What the client publishes now.

@@ -114,13 +114,16 @@ async fn create(
     let join = Join {
         permit: caller.permit.clone(),
         room,
-        name,
+        name: name.clone(),
         mode,
         offer,
         max_msat_per_second: None,
         outbox: None,
     };
-    let joined = relay.join(join).await?;
+    let mut joined = relay.join(join).await?;
+    if mode == Mode::Subscribe {
+        joined.notes.extend(relay.lacks(joined.session, &name));
+    }
 
     let mut headers = HeaderMap::new();
     let mut add = |name: HeaderName, value: &str| {

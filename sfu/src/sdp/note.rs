@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::error::Quoted;
-use crate::media::Kind;
+use crate::media::{Codec, Kind};
 
 /// One m-line that the answer rejected or left inactive, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +13,11 @@ pub enum Note {
     CodecRefused {
         /// Audio or video.
         kind: Kind,
+    },
+    /// The publisher sends a codec that the subscriber has not offered.
+    CodecLacking {
+        /// What is sent.
+        codec: Codec,
     },
     /// A publisher has one audio and one video stream.
     SecondStream {
@@ -41,6 +46,13 @@ impl fmt::Display for Note {
             Note::CodecRefused { kind: Kind::Audio } => f.write_str("audio refused: codec; offer Opus"),
             Note::CodecRefused { kind: Kind::Video } => {
                 f.write_str("video refused: codec; offer VP8, H.264, VP9 or AV1")
+            }
+            Note::CodecLacking { codec } => {
+                let (kind, codec) = (codec.kind().as_str(), codec.as_str());
+                write!(
+                    f,
+                    "{kind} left out: the publisher sends {codec}, which was not offered in that form"
+                )
             }
             Note::SecondStream { kind } => {
                 let kind = kind.as_str();
