@@ -11,7 +11,8 @@ import { Wallet } from "./page/wallet.js";
 
 const $ = (id) => document.getElementById(id);
 const room = decodeURIComponent(location.pathname.split("/")[2] ?? "");
-const tiles = new Tiles($("tiles"));
+const tiles = new Tiles($("tiles"), () =>
+  showProblem("The browser holds the others' sound and picture back until you allow them.", { label: "Play", act: draw }));
 /** What is captured here; stays open through reconnections. */
 let local = new MediaStream();
 /** @type {Relay | undefined} */ let relay;

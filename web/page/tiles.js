@@ -4,12 +4,14 @@
 const NO_VIDEO = ["audio-only", "held", "ended"];
 
 export class Tiles {
-  /** @param {HTMLUListElement} list */
-  constructor(list) {
+  /** @param {HTMLUListElement} list @param {() => void} onblocked the browser plays no sound before a click */
+  constructor(list, onblocked) {
     this.#list = list;
+    this.#onblocked = onblocked;
   }
 
   #list;
+  #onblocked;
   /** @type {Map<string, HTMLLIElement>} by key: "self" or "peer:" and the name */ #tiles = new Map();
   #speaker = "";
 
@@ -80,7 +82,7 @@ export class Tiles {
     else if (paused) flags.push("video paused");
     tile.querySelector(".flags").textContent = flags.length ? ` · ${flags.join(", ")}` : "";
     // Sound comes from the same element, also while its picture is hidden.
-    if (stream) video.play().catch(() => {});
+    if (stream && video.paused) video.play().catch((error) => error.name === "NotAllowedError" && this.#onblocked());
   }
 }
 

@@ -8,7 +8,7 @@ import { chromium } from "playwright-core";
 const EXECUTABLE = process.env.CHROMIUM ?? "/usr/bin/chromium";
 const ARGUMENTS = [
   "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-component-update",
-  "--disable-sync", "--no-first-run", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
+  "--disable-sync", "--no-first-run", "--use-fake-device-for-media-stream=device-count=3", "--use-fake-ui-for-media-stream",
   "--autoplay-policy=no-user-gesture-required", "--disable-renderer-backgrounding", "--disable-backgrounding-occluded-windows",
   "--disable-background-timer-throttling", "--disable-features=WebRtcHideLocalIpsWithMdns",
 ];

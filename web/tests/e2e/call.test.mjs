@@ -141,6 +141,35 @@ test("more people than receive lines: the relay offers more, without a new conne
   await everyoneGoes(ada, grace, mary);
 });
 
+test("another camera and microphone are taken during the call without a new connection", { timeout: 60_000 }, async () => {
+  const [ada, grace] = [await newcomer(), await newcomer()];
+  await enter(ada, relay, "devices", "Ada");
+  await enter(grace, relay, "devices", "Grace");
+  await seesAndHears(ada, "Grace");
+  await grace.getByRole("button", { name: "Devices" }).click();
+  const sent = () => grace.evaluate(() => window.peers[0].getSenders().map(({ track }) => track?.label).filter(Boolean));
+  const before = await sent();
+  // Chromium's second fake camera gives depth, which no call can send; the third is another picture.
+  await grace.getByLabel("Camera", { exact: true }).selectOption({ index: 2 });
+  await grace.getByLabel("Microphone", { exact: true }).selectOption({ index: 2 });
+  await until(async () => (await sent()).every((label) => !before.includes(label)), "other devices are sent");
+  await grace.getByRole("button", { name: "Done" }).click();
+  await seesAndHears(ada, "Grace");
+  assert.equal(await connectionsMade(grace), 1);
+  await everyoneGoes(ada, grace);
+});
+
+test("a name that somebody else holds is refused in words, and another one lets in", { timeout: 60_000 }, async () => {
+  const [ada, other] = [await newcomer(), await newcomer()];
+  await enter(ada, relay, "names", "Ada");
+  await assert.rejects(enter(other, relay, "names", "Ada"), /has that name/);
+  assert.equal(await other.evaluate(() => document.activeElement.id), "name");
+  await other.getByLabel("Your name in the room").fill("Grace");
+  await other.keyboard.press("Enter");
+  await seesAndHears(ada, "Grace");
+  await everyoneGoes(ada, other);
+});
+
 test("a name with markup is shown as it was typed", { timeout: 60_000 }, async () => {
   const [ada, mallory] = [await newcomer(), await newcomer()];
   const name = `<img src=x onerror="document.title='owned'">`;

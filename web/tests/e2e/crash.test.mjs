@@ -34,6 +34,17 @@ test("a killed relay keeps every balance, and the call comes back by itself", { 
   await relay.leave();
 });
 
+test("a relay that is stopped politely says so, settles, and is waited for", { timeout: 60_000 }, async () => {
+  const [relay, browser] = await Promise.all([TestRelay.start(), launch()]);
+  const page = await person(browser);
+  await enter(page, relay, "drain", "Ada");
+  await pause(2_000);
+  await relay.leave(); // checks exit code and books
+  await until(async () => (await look(page)).state === "reconnecting", "the page waits for the relay");
+  assert.deepEqual(page.faults, []);
+  await browser.close();
+});
+
 test("a relay that stays away is named, and the page stops trying after a while", { timeout: 120_000 }, async () => {
   const [relay, browser] = await Promise.all([TestRelay.start(), launch()]);
   const page = await person(browser);

@@ -170,6 +170,26 @@ for (const [slug, sentence, shown, focus] of REFUSALS) {
   });
 }
 
+test("a browser that plays nothing before a click is explained, and the click plays it", async () => {
+  const page = await open("/room/garden", {}, () => {
+    const real = HTMLMediaElement.prototype.play;
+    window.allowed = false;
+    HTMLMediaElement.prototype.play = function () {
+      return window.allowed || this.muted ? real.call(this) : Promise.reject(new DOMException("", "NotAllowedError"));
+    };
+    // autoplay itself is held back as well
+    Object.defineProperty(HTMLMediaElement.prototype, "autoplay", { set() {} });
+  });
+  await join(page);
+  await until(async () => (await look(page)).state === "connected", "in the call");
+  await page.evaluate(() => window.play.call.people(window.play.person("Grace", "#456")));
+  await page.getByRole("alert").filter({ hasText: /until you allow them/ }).waitFor();
+  await page.evaluate(() => (window.allowed = true));
+  await page.getByRole("button", { name: "Play", exact: true }).click();
+  await until(() => page.evaluate(() => ![...document.querySelectorAll(".tile video")].some((video) => video.paused)), "it plays");
+  await done(page);
+});
+
 test("a lost relay is named while the page tries, and its absence in the end", async () => {
   const page = await open();
   await join(page);
