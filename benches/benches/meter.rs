@@ -22,7 +22,7 @@ fn charge(c: &mut Criterion) {
         b.iter(|| {
             packets += 1;
             // Granted again often enough that the lease never goes stale.
-            if packets % 1_024 == 0 {
+            if packets.is_multiple_of(1_024) {
                 black_box(allowance.poll_report(now));
                 allowance.grant(Msat::MAX_BALANCE);
             }

@@ -684,14 +684,14 @@ fn a_tariff_may_charge_the_publisher_for_what_it_sends() {
     assert_eq!(usage.bytes_in, accepted);
 
     let mut world = World::new(141);
-    let dear = Rates {
-        in_: 50_000,
-        ..rates
-    };
+    let dear = Rates { in_: 50_000, ..rates };
     let publisher = world.join_with(true, 0, Msat::new(20), dear);
     world.connect_all();
     world.run(Duration::from_secs(2));
     assert!(world.sfu.counters().bytes_in * 50_000 / 1_000_000 <= 20);
     assert!(world.sfu.counters().discarded(Discard::Exhausted) > 0);
-    assert!(world.closed(publisher).is_none(), "held by the ledger, not by the core");
+    assert!(
+        world.closed(publisher).is_none(),
+        "held by the ledger, not by the core"
+    );
 }
