@@ -11,7 +11,7 @@
  *     call.addEventListener("balance", ({ detail }) => price(detail));
  *     await call.start();                                        // throws a MilliwayError with slug and sentence
  *
- * Each module is usable alone, in a browser or in Node 20 and later, as far as it needs no camera.
+ * Each module is usable alone, in a browser or in Node 18 and later, as far as it needs no camera.
  */
 
 export { Call } from "./lib/call.js";

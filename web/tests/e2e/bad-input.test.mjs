@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { connect } from "node:net";
 import { after, before, test } from "node:test";
+import "../webcrypto.mjs";
 import { Identity, Relay } from "../../milliway.js";
 import { launch, person } from "./browser.mjs";
 import { TestRelay } from "./relay.mjs";

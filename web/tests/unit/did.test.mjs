@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import "../webcrypto.mjs";
 import { decode, encode } from "../../lib/base64url.js";
 import { base58, didKey, didKeyId, ed25519OfDidKey, shortDid, unbase58, verificationKey } from "../../lib/did.js";
 import { Identity } from "../../lib/identity.js";

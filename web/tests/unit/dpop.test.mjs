@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { test } from "node:test";
+import "../webcrypto.mjs";
 import { decode, decodeJson, utf8 } from "../../lib/base64url.js";
 import { verificationKey, verifySignature } from "../../lib/did.js";
 import { dpopProof, SignedHttp } from "../../lib/dpop.js";

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
+import "../webcrypto.mjs";
 import { decodeJson, encode, encodeJson, utf8 } from "../../lib/base64url.js";
 import { openEnvelope, seal } from "../../lib/envelope.js";
 import { Identity } from "../../lib/identity.js";

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import "../webcrypto.mjs";
 import { canonicalize, parseStrict } from "../../lib/jcs.js";
 
 test("the example of RFC 8785 section 3.2.2 comes out as printed there", () => {

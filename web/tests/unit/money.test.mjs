@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import "../webcrypto.mjs";
 import { encode, encodeJson, utf8 } from "../../lib/base64url.js";
 import { Identity } from "../../lib/identity.js";
 import { formatMsat, formatRunway, formatSat } from "../../lib/money.js";

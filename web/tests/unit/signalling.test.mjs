@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { afterEach, test } from "node:test";
+import "../webcrypto.mjs";
 import { Identity } from "../../lib/identity.js";
 import { seal } from "../../lib/envelope.js";
 import { Signalling } from "../../lib/signalling.js";
