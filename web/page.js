@@ -10,7 +10,7 @@ import { Tiles } from "./page/tiles.js";
 import { Wallet } from "./page/wallet.js";
 
 const $ = (id) => document.getElementById(id);
-const room = decodeURIComponent(location.pathname.split("/")[2] ?? "");
+const room = roomOf(location.pathname);
 const tiles = new Tiles($("tiles"), () =>
   showProblem("The browser holds the others' sound and picture back until you allow them.", { label: "Play", act: draw }));
 /** What is captured here; stays open through reconnections. */
@@ -23,6 +23,16 @@ let local = new MediaStream();
 $("room-name").textContent = room;
 document.title = `${room} · Milliway`;
 $("name").value = remembered();
+
+/** @param {string} path @returns {string} the room's name; as it stands where its escapes are broken */
+function roomOf(path) {
+  const written = path.split("/")[2] ?? "";
+  try {
+    return decodeURIComponent(written);
+  } catch {
+    return written;
+  }
+}
 
 // Telling
 
@@ -176,6 +186,7 @@ async function join() {
     stopCapture();
     showState("idle");
     showIdle(error.slug === "balance-exhausted");
+    if (error.slug?.startsWith("token-")) await wallet?.forget(); // the next try gets another one
     explain(error instanceof MilliwayError ? error : new MilliwayError("relay-protocol", undefined, { cause: error }));
     refreshAccount();
   }

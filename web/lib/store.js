@@ -45,6 +45,11 @@ export function put(store, key, value) {
   return run(store, "readwrite", (objects) => objects.put(value, key));
 }
 
+/** @param {"keys" | "tokens"} store @param {string} key */
+export function remove(store, key) {
+  return run(store, "readwrite", (objects) => objects.delete(key));
+}
+
 /** Stores `value` unless the key is taken. @returns {Promise<any>} what is stored now */
 export function insert(store, key, value) {
   return run(store, "readwrite", (objects, done) => {

@@ -1,7 +1,7 @@
 /** Where the page gets its tokens: the one it kept, the relay's faucet, or one that the person pastes. */
 
 import { MilliwayError, readToken } from "../milliway.js";
-import { get, put } from "../lib/store.js";
+import { get, put, remove } from "../lib/store.js";
 
 /** What the faucet is asked for: about an hour and a half of a call of two at the default tariff. */
 export const FAUCET_MSAT = 100_000;
@@ -45,5 +45,10 @@ export class Wallet {
     this.relay.check(token);
     await put("tokens", this.#slot, token);
     return token;
+  }
+
+  /** Drops the kept token: the relay does not take it any more. */
+  async forget() {
+    await remove("tokens", this.#slot);
   }
 }

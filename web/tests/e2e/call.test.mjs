@@ -159,6 +159,35 @@ test("another camera and microphone are taken during the call without a new conn
   await everyoneGoes(ada, grace);
 });
 
+test("somebody without camera and microphone sees and hears the others, and may turn up with a camera later", { timeout: 60_000 }, async () => {
+  const [ada, guest] = [await newcomer(), await newcomer()];
+  await guest.addInitScript(() => {
+    const real = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+    navigator.mediaDevices.getUserMedia = (wanted) =>
+      window.plugged ? real(wanted) : Promise.reject(new DOMException("", "NotFoundError"));
+  });
+  await enter(ada, relay, "listen", "Ada");
+  await enter(guest, relay, "listen", "Guest");
+  await seesAndHears(guest, "Ada");
+  assert.match((await look(guest)).problem, /No microphone was found.*No camera was found/);
+  await until(async () => /muted, camera off/.test((await look(ada)).tiles.Guest?.flags), "Ada sees that the guest only listens");
+  await guest.evaluate(() => (window.plugged = true));
+  await guest.getByRole("button", { name: "Devices" }).click();
+  await guest.getByLabel("Camera", { exact: true }).selectOption({ index: 2 });
+  await guest.getByLabel("Microphone", { exact: true }).selectOption({ index: 1 });
+  await seesAndHears(ada, "Guest");
+  assert.equal(await connectionsMade(guest), 1);
+  await everyoneGoes(ada, guest);
+});
+
+test("the page works under another name of the relay", { timeout: 60_000 }, async () => {
+  const [ada, grace] = [await newcomer(), await newcomer()];
+  await enter(ada, { url: relay.url.replace("127.0.0.1", "localhost") }, "alias", "Ada");
+  await enter(grace, relay, "alias", "Grace");
+  await Promise.all([seesAndHears(ada, "Grace"), seesAndHears(grace, "Ada")]);
+  await everyoneGoes(ada, grace);
+});
+
 test("a name that somebody else holds is refused in words, and another one lets in", { timeout: 60_000 }, async () => {
   const [ada, other] = [await newcomer(), await newcomer()];
   await enter(ada, relay, "names", "Ada");

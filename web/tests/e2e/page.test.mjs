@@ -190,6 +190,26 @@ test("a browser that plays nothing before a click is explained, and the click pl
   await done(page);
 });
 
+test("a token that the relay no longer takes is not tried again", async () => {
+  const page = await open("/room/garden", {}, `window.play = { refuse: ["token-untrusted-issuer", "The issuer of the token is not trusted here."] };`);
+  await join(page);
+  await page.getByRole("alert").filter({ hasText: /not trusted/ }).waitFor();
+  await page.evaluate(async () => {
+    const { put } = await import("/static/lib/store.js");
+    const { Identity } = await import("/static/lib/identity.js");
+    await put("tokens", `did:key:zRelay ${(await Identity.load()).did}`, `e30.${btoa(JSON.stringify({ sub: "s", aud: "a", exp: 9e9 })).replaceAll("=", "")}.c2ln`);
+  });
+  const kept = () => page.evaluate(async () => {
+    const { get } = await import("/static/lib/store.js");
+    const { Identity } = await import("/static/lib/identity.js");
+    return get("tokens", `did:key:zRelay ${(await Identity.load()).did}`);
+  });
+  assert.match(await kept(), /^e30/);
+  await page.getByRole("button", { name: "Join the call" }).click();
+  await until(async () => (await kept()) === undefined, "the token is dropped");
+  await done(page);
+});
+
 test("a lost relay is named while the page tries, and its absence in the end", async () => {
   const page = await open();
   await join(page);
