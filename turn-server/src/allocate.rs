@@ -225,9 +225,16 @@ impl TurnServer {
         };
         allocation.stage = Stage::Open { relayed };
         allocation.expires = now + allocation.lifetime;
+        let held = allocation.step == Step::Held;
         if let Some(allowance) = &mut allocation.allowance {
-            allowance.start(now);
-            self.events.extend(allowance.poll_report(now).map(Event::Report));
+            // An account may be held between the admission and the port: held time is free from the first moment on.
+            let report = if held {
+                allowance.pause(now)
+            } else {
+                allowance.start(now);
+                allowance.poll_report(now)
+            };
+            self.events.extend(report.map(Event::Report));
         }
         let five_tuple = allocation.five_tuple;
         let len = self.allocate_success(key)?;

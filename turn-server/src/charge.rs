@@ -89,15 +89,15 @@ impl TurnServer {
             if allocation.credential.session() != session {
                 continue;
             }
-            let (was_held, held) = (allocation.step == Step::Held, step == Step::Held);
             allocation.step = step;
             allocation.has_call = self.census.has_call(allocation.credential.permit().account());
             let (true, Some(allowance)) = (allocation.is_open(), allocation.allowance.as_mut()) else {
                 continue;
             };
-            if held && !was_held {
+            // Asked of the meter, not of the step before: one that was opened on this step was never paused by it.
+            if step == Step::Held {
                 self.events.extend(allowance.pause(now).map(Event::Report));
-            } else if was_held && !held {
+            } else if allowance.is_paused() {
                 allowance.resume();
                 allowance.start(now);
                 self.events.extend(allowance.poll_report(now).map(Event::Report));

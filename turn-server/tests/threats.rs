@@ -543,6 +543,28 @@ fn held_time_is_free() {
 }
 
 #[test]
+fn an_allocation_that_opens_on_a_held_account_is_paused_from_its_first_moment_and_resumes() {
+    let mut world = World::new();
+    let (user, client) = (world.user(), address(CLIENT));
+    world.step = Step::Held;
+    world.allocate(&user, client);
+    let first = world.reports.first().expect("its pause is reported");
+    assert!(first.held && first.closed && first.usage.nanoseconds == 0);
+    world.pass(Duration::from_secs(20));
+    world.turn.set_step(user.session, Step::Held, world.now);
+    world.turn.set_step(user.session, Step::Full, world.now);
+    world.pass(Duration::from_secs(2));
+    world.request(&user, client, Method::REFRESH, |b| b.lifetime(0));
+    let nanoseconds: u64 = world
+        .reports
+        .iter()
+        .filter(|report| report.closed)
+        .map(|report| report.usage.nanoseconds)
+        .sum();
+    assert_eq!(nanoseconds, 2_000_000_000, "only what came after the hold");
+}
+
+#[test]
 fn an_ended_session_loses_its_allocations_and_its_username() {
     let mut world = World::new();
     let user = world.user();
