@@ -209,6 +209,11 @@ impl Desk {
             return;
         }
         let first = !std::mem::replace(&mut lease.seen, true);
+        let step = self.live.accounts.get(&lease.account).map(Account::step);
+        if first && !report.held && lease.hold == Hold::Asked && step.is_some_and(|step| step < Step::Held) {
+            // The whole hold passed while the session was on its way to its shard, which will never speak of it.
+            lease.hold = Hold::No;
+        }
         if lease.wants {
             self.wanting.insert(id);
         }

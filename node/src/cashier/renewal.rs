@@ -6,10 +6,11 @@ use metering::allowance::SPENDING_LIFETIME;
 use metering::ledger::Command;
 use metering::{AccountId, LeaseId, Msat, Step, lease};
 
-use super::Order;
 use super::desk::Desk;
 use super::live::{Account, Hold, Lease};
 use super::rounds::Then;
+use super::{NoticeReason, Order};
+use crate::shard::EndReason;
 
 /// A lease that is renewed again this soon burns faster than it is known to: the next grant is twice the last.
 const RAMP: Duration = Duration::from_secs(2);
@@ -55,8 +56,12 @@ impl Desk {
                     .unwrap_or(u64::MAX)
                     .saturating_mul(lease::LEASE_SECONDS),
             );
-            let want = lease::renewal_want(burn).max(faster).min(limit);
             let minimum = lease::minimum(&lease.rates, burn);
+            let mut want = lease::renewal_want(burn).max(faster).min(limit);
+            if lease.exhausted {
+                // What it has does not pay for one packet, however little it burned so far.
+                want = want.max(lease.unspent().saturating_add(minimum));
+            }
             lease.wants = false;
             lease.renewed_at = now;
             lease.last_want = want;
@@ -86,7 +91,7 @@ impl Desk {
         lease.wants && lease.hold == Hold::No && step < Step::Held && !ending && self.is_up()
     }
 
-    pub(super) fn note_renewed(&mut self, id: LeaseId, granted: Msat, now: Instant) {
+    pub(super) fn note_renewed(&mut self, id: LeaseId, granted: Msat, available: Msat, now: Instant) {
         let Some(lease) = self.live.leases.get_mut(&id) else {
             return;
         };
@@ -99,7 +104,14 @@ impl Desk {
         lease.answered_at = now;
         lease.committed_at = now;
         let (session, shard) = (lease.session, lease.shard);
+        let grant_used_up = exhausted && available >= lease::minimum(&lease.rates, 0);
         self.moved.insert(lease.account.clone());
+        if grant_used_up {
+            // The account could pay, and its payer's grant to this session does not let it: the payer's own sessions
+            // are none the worse for it.
+            self.end_session(session, EndReason::BalanceExhausted, NoticeReason::Step, now);
+            return;
+        }
         if exhausted && let Some(account) = self.live.accounts.get_mut(&lease.account) {
             account.exhausted = true;
         }

@@ -207,8 +207,8 @@ impl Desk {
             (Then::TurnAdmit { admission, .. }, Err(refusal)) => {
                 self.refuse_turn(&admission, TurnRefusal::from(&Refused::from(refusal)));
             }
-            (Then::Renew { lease }, Ok(Outcome::Renewed { granted, .. })) => {
-                self.note_renewed(lease, granted, now)
+            (Then::Renew { lease }, Ok(Outcome::Renewed { granted, available })) => {
+                self.note_renewed(lease, granted, available, now);
             }
             (Then::Renew { lease }, Err(_)) => {
                 if let Some(lease) = self.live.leases.get(&lease)

@@ -670,6 +670,77 @@ fn a_cap_of_the_client_bounds_its_lease() {
 }
 
 #[test]
+fn a_grant_that_is_used_up_ends_its_session_and_not_those_of_the_payer() {
+    let mut world = World::new();
+    world.admit(1, 1_000_000);
+    let (reply, mut answer) = oneshot::channel();
+    let session = SessionId::new(2);
+    let admission = Admission {
+        account: ANNA.into(),
+        voucher: None,
+        session,
+        service: Service::Sfu,
+        shard: 1,
+        max_msat_per_second: None,
+        cap: Some(Cap {
+            grant: "did:key:z6MkAnna friend".into(),
+            max: Msat::new(200),
+        }),
+    };
+    world.round(vec![Message::Admit(Box::new(admission), reply)]);
+    let admitted = answer.try_recv().unwrap().unwrap();
+    let mut meter = Allowance::new(admitted.lease, session, admitted.rates, admitted.granted);
+    meter.poll_report(world.now);
+    world.meters.insert(admitted.lease, (1, meter));
+    world.run(60_000, 200_000);
+    assert_eq!(
+        world.step(),
+        Step::Full,
+        "the payer's balance is as good as untouched"
+    );
+    assert!(world.steps_told(1).is_empty());
+    let live: Vec<_> = world.status().sessions.iter().map(|live| live.session).collect();
+    assert_eq!(live, [SessionId::new(1)], "the friend's session is over");
+    let friends = world.audit_receipt(2);
+    assert!((150..=200).contains(&friends.get()), "{friends}");
+    world.audit();
+}
+
+#[test]
+fn a_session_that_misses_a_whole_hold_on_its_way_to_its_shard_goes_on_being_paid() {
+    let mut world = World::new();
+    world.admit(1, 700);
+    let (reply, mut answer) = oneshot::channel();
+    let session = SessionId::new(2);
+    let admission = Admission {
+        account: ANNA.into(),
+        voucher: None,
+        session,
+        service: Service::Sfu,
+        shard: 1,
+        max_msat_per_second: None,
+        cap: None,
+    };
+    world.round(vec![Message::Admit(Box::new(admission), reply)]);
+    let admitted = answer.try_recv().unwrap().unwrap();
+    while world.step() != Step::Held {
+        world.run(50, 400_000);
+    }
+    world.top_up("more", 1_000_000).unwrap();
+    let mut meter = Allowance::new(admitted.lease, session, admitted.rates, admitted.granted);
+    meter.poll_report(world.now);
+    world.meters.insert(admitted.lease, (1, meter));
+    world.run(60_000, 200_000);
+    world.hang_up();
+    let receipt = world.receipt(2);
+    assert_eq!(
+        receipt.bytes_out, 12_000_000,
+        "every packet of the minute was let through"
+    );
+    world.audit();
+}
+
+#[test]
 fn the_counter_serves_many_askers_and_credits_a_raced_voucher_once() {
     let folder = tempfile::tempdir().unwrap();
     let config = CashierConfig {
