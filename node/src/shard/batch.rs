@@ -1,7 +1,7 @@
 //! TURN egress: a single packet leaves as it lies; several that came together for one destination are laid out once and
 //! leave in one send.
 
-use datagram::Outbox;
+use datagram::{Ecn, Outbox};
 use turn_server::{Charged, Transmit, TurnServer, Via};
 
 use super::gauges::Gauges;
@@ -40,23 +40,25 @@ impl Batch {
         }
     }
 
-    /// Sends a packet: as it lies if it came `alone`, otherwise together with its neighbours.
+    /// Sends a packet: as it lies if it came `alone`, otherwise together with its neighbours. It leaves with the
+    /// congestion marks that it came with.
     pub(super) fn forward(
         &mut self,
         transmit: &Transmit<'_>,
+        ecn: Option<Ecn>,
         alone: bool,
         sockets: &mut TurnSockets,
         gauges: &mut Gauges,
     ) -> Unsent {
-        if !alone && self.push(transmit) {
+        if !alone && self.push(transmit, ecn) {
             return Unsent([None, None]);
         }
         // In the order in which they came.
         let before = self.send(sockets, gauges);
-        if !alone && self.push(transmit) {
+        if !alone && self.push(transmit, ecn) {
             return Unsent([before, None]);
         }
-        Unsent([before, send_one(transmit, sockets, gauges)])
+        Unsent([before, send_one(transmit, ecn, sockets, gauges)])
     }
 
     /// Sends what is still laid out.
@@ -72,12 +74,12 @@ impl Batch {
         gauges: &mut Gauges,
     ) {
         if let Some(transmit) = transmit {
-            send_one(&transmit, sockets, gauges);
+            send_one(&transmit, None, sockets, gauges);
         }
     }
 
     /// Adds a packet; false if it belongs to another batch.
-    fn push(&mut self, transmit: &Transmit<'_>) -> bool {
+    fn push(&mut self, transmit: &Transmit<'_>, ecn: Option<Ecn>) -> bool {
         let Some(charged) = transmit.charged else {
             return false;
         };
@@ -88,7 +90,7 @@ impl Batch {
                 return false;
             }
         }
-        if !self.outbox.push(&datagram_of(transmit)) {
+        if !self.outbox.push(&datagram_of(transmit, ecn)) {
             return false;
         }
         let open = self.charged.get_or_insert(Charged {
@@ -124,22 +126,79 @@ impl Batch {
     }
 }
 
-fn send_one(transmit: &Transmit<'_>, sockets: &mut TurnSockets, gauges: &mut Gauges) -> Option<Charged> {
+fn send_one(
+    transmit: &Transmit<'_>,
+    ecn: Option<Ecn>,
+    sockets: &mut TurnSockets,
+    gauges: &mut Gauges,
+) -> Option<Charged> {
     let Some(socket) = sockets.via(transmit.via) else {
         return transmit.charged;
     };
     gauges.batch(1);
-    let refused = socket.send(&datagram_of(transmit)).err()?;
+    let refused = socket.send(&datagram_of(transmit, ecn)).err()?;
     gauges.refused(refused.datagrams, refused.kind);
     transmit.charged
 }
 
-fn datagram_of<'a>(transmit: &Transmit<'a>) -> datagram::Transmit<'a> {
+fn datagram_of<'a>(transmit: &Transmit<'a>, ecn: Option<Ecn>) -> datagram::Transmit<'a> {
     datagram::Transmit {
         destination: transmit.destination,
         source: transmit.source,
         segment_size: None,
-        ecn: None,
+        ecn,
         contents: transmit.contents,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::time::{Duration, Instant};
+
+    use datagram::{Fragmentation, Inbox, Socket};
+    use metering::Direction;
+    use turn_server::AllocationKey;
+
+    use super::super::turn_port::RelayAddresses;
+    use super::*;
+
+    #[test]
+    fn what_is_relayed_keeps_its_congestion_marks_and_batches_do_not_mix_them() {
+        let local: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let bind = || Socket::bind(local, Fragmentation::Allowed).unwrap();
+        let receiver = bind();
+        let destination = receiver.local_addr();
+        let mut sockets = TurnSockets::new(bind(), RelayAddresses::new(&[], &[]));
+        let (mut batch, mut gauges) = (Batch::new(), Gauges::new(Instant::now()));
+        let transmit = Transmit {
+            via: Via::Listener,
+            destination,
+            source: None,
+            contents: &[7; 100],
+            charged: Some(Charged {
+                allocation: AllocationKey::new(1),
+                direction: Direction::FromClient,
+                packets: 1,
+                bytes: 100,
+            }),
+        };
+        let marks = [Some(Ecn::Ect0), Some(Ecn::Ect0), Some(Ecn::Ce), None];
+        for (index, mark) in marks.into_iter().enumerate() {
+            let Unsent(unsent) = batch.forward(&transmit, mark, index == 3, &mut sockets, &mut gauges);
+            assert_eq!(unsent, [None, None]);
+        }
+        let (mut inbox, mut seen) = (Inbox::new(), Vec::new());
+        let patience = Instant::now() + Duration::from_secs(5);
+        while seen.len() < marks.len() && Instant::now() < patience {
+            let filled = receiver.receive(&mut inbox).unwrap_or_default();
+            for index in 0..filled {
+                let (meta, mut datagrams) = inbox.datagrams(index).unwrap();
+                while datagrams.next_datagram().is_some() {
+                    seen.push(meta.ecn);
+                }
+            }
+        }
+        assert_eq!(seen, marks);
     }
 }

@@ -1,6 +1,7 @@
 //! SFU ingress that the kernel gave to the wrong shard. A connectivity check names its shard in its ufrag; everything
 //! else goes by its source address, which the owner announces to the others once a check from there has proved itself:
-//! a Binding success leaves only for an authenticated check. So nobody can divert an address that is not theirs.
+//! a Binding success leaves only for an authenticated check. A source address can be forged, so an address stays with
+//! the shard that has it for as long as that one confirms it: nobody can divert the media of somebody who is there.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -21,9 +22,16 @@ const ADDRESSES_MAX: usize = 65_536;
 /// An address that was not announced for so long is forgotten; the SFU's own patience is 30 s.
 const FORGET_AFTER: Duration = Duration::from_secs(60);
 
-/// Checks come every few seconds; an announcement in so many is enough.
-const ANNOUNCE_EVERY: Duration = Duration::from_secs(10);
+/// Checks come every 2.5 to 6 s; an announcement in so many is enough.
+const ANNOUNCE_EVERY: Duration = Duration::from_secs(5);
 
+/// An address that its shard has not confirmed for so long may become another shard's.
+const YIELD_AFTER: Duration = Duration::from_secs(15);
+
+const _: () = assert!(
+    YIELD_AFTER.as_secs() > 2 * ANNOUNCE_EVERY.as_secs(),
+    "who is there confirms it in time"
+);
 const _: () = assert!(
     FORGET_AFTER.as_secs() > 3 * ANNOUNCE_EVERY.as_secs(),
     "two announcements may be lost"
@@ -147,6 +155,9 @@ impl Peers {
             return;
         }
         self.tidy(now);
+        if self.is_of_another(destination, self.own, now) {
+            return;
+        }
         if self.announced.len() < ADDRESSES_MAX {
             self.announced.insert(destination, now);
         }
@@ -168,10 +179,23 @@ impl Peers {
     /// Another shard says that an address is its own.
     pub(super) fn learn(&mut self, address: SocketAddr, shard: usize, now: Instant) {
         self.tidy(now);
+        if self.is_of_another(address, shard, now) {
+            return;
+        }
         if self.owners.len() < ADDRESSES_MAX || self.owners.contains_key(&address) {
             self.owners.insert(address, (shard, now));
         }
         self.announced.remove(&address);
+    }
+
+    /// Whether a shard other than `shard` confirmed this address a short while ago.
+    fn is_of_another(&self, address: SocketAddr, shard: usize, now: Instant) -> bool {
+        let fresh = |at: &Instant| now.saturating_duration_since(*at) < YIELD_AFTER;
+        let own = shard != self.own && self.announced.get(&address).is_some_and(fresh);
+        own || self
+            .owners
+            .get(&address)
+            .is_some_and(|(owner, at)| *owner != shard && fresh(at))
     }
 
     /// Rings the bells of those who were posted to: once a batch, not once a datagram.

@@ -222,7 +222,7 @@ impl Worker {
                 let Some(transmit) = turn.handle_client(now, meta.source, meta.local_ip, datagram) else {
                     continue;
                 };
-                let unsent = batch.forward(&transmit, alone, sockets, gauges);
+                let unsent = batch.forward(&transmit, meta.ecn, alone, sockets, gauges);
                 unsent.give_back(turn);
             }
             batch.finish(sockets, gauges).give_back(turn);
@@ -252,7 +252,7 @@ impl Worker {
                 let Some(transmit) = turn.handle_peer(now, allocation, meta.source, packet) else {
                     continue;
                 };
-                let unsent = batch.forward(&transmit, alone, sockets, gauges);
+                let unsent = batch.forward(&transmit, meta.ecn, alone, sockets, gauges);
                 unsent.give_back(turn);
             }
             batch.finish(sockets, gauges).give_back(turn);

@@ -79,6 +79,41 @@ fn media_follows_once_its_address_has_been_proved_to_its_owner() {
 }
 
 #[test]
+fn a_check_from_a_forged_address_diverts_nobody_who_is_there() {
+    // The victim's session is on shard 1, its datagrams land on shard 0, and the attacker has a session on shard 2.
+    let (mailboxes, mut peers) = shards(3);
+    let (media, now) = ([0x80, 96, 0, 1], Instant::now());
+    let success = |peers: &mut Vec<Peers>, shard: usize, at: Instant| {
+        peers[shard].sent(client(), &message(Class::Success, None), at);
+        for (index, mailbox) in mailboxes.iter().enumerate() {
+            while let Some(parcel) = mailbox.next_parcel() {
+                if let Parcel::Owner { address, shard } = parcel {
+                    peers[index].learn(address, shard, at);
+                }
+            }
+        }
+    };
+    let lands = |peers: &mut Vec<Peers>, at: usize| {
+        peers[at].hand_over(client(), None, &media);
+        (0..3).find(|shard| matches!(mailboxes[*shard].next_parcel(), Some(Parcel::Datagram(_))))
+    };
+    success(&mut peers, 1, now);
+    for second in 0..60 {
+        let at = now + Duration::from_secs(second);
+        success(&mut peers, 2, at);
+        if second % 5 == 0 {
+            success(&mut peers, 1, at);
+        }
+        assert_eq!(lands(&mut peers, 0), Some(1), "after {second} s");
+        assert_eq!(lands(&mut peers, 1), None, "what lands at its shard stays there");
+        assert_eq!(lands(&mut peers, 2), Some(1), "after {second} s");
+    }
+    let later = now + Duration::from_secs(60) + YIELD_AFTER;
+    success(&mut peers, 2, later);
+    assert_eq!(lands(&mut peers, 0), Some(2), "an address that was left is free");
+}
+
+#[test]
 fn a_single_shard_hands_nothing_over_and_what_is_too_large_is_counted() {
     let (_mailboxes, mut peers) = shards(1);
     assert!(!peers[0].hand_over(
