@@ -181,6 +181,9 @@ pub enum Refusal {
     /// The session belongs to another account.
     #[error("the session belongs to another account")]
     OtherAccount,
+    /// The session's receipt is as long as one may be.
+    #[error("the session has been through too many leases; open another one")]
+    ReceiptFull,
     /// No such lease, or it has ended.
     #[error("there is no such open lease")]
     NoSuchLease,

@@ -562,6 +562,34 @@ fn thousands_of_tiny_sessions_do_not_round_down_to_nothing() {
 }
 
 #[test]
+fn a_receipt_stays_short_however_many_leases_its_session_goes_through() {
+    let mut books = books();
+    books
+        .apply(&[Command::Credit(voucher("a", 1_000_000))], 2)
+        .unwrap();
+    let open_and_close = |books: &mut Ledger, lease: u64| {
+        let closing = closed(report(LeaseId::new(lease), 1, 1, 0), true);
+        let outcomes = books.apply(&[open(1, None), closing], 2).unwrap();
+        outcomes.into_iter().next().unwrap()
+    };
+    let opened = (1..=5_000)
+        .take_while(|lease| open_and_close(&mut books, *lease).is_ok())
+        .count();
+    assert_eq!(opened, 1_000);
+    assert_eq!(open_and_close(&mut books, 1_001), Err(Refusal::ReceiptFull));
+    assert_eq!(
+        books.receipt(SessionId::new(1)).unwrap().unwrap().segments.len(),
+        1_000
+    );
+    assert!(
+        books.apply(&[open(2, None)], 2).unwrap()[0].is_ok(),
+        "the account may open another session"
+    );
+    assert_eq!(money(&books).2, 1_000);
+    books.verify().unwrap();
+}
+
+#[test]
 fn a_wall_clock_that_jumps_changes_dates_and_no_money() {
     let mut books = books();
     let (lease, _) = opened(&mut books, open(1, Some(voucher("a", 10_000))));

@@ -13,6 +13,10 @@ use crate::{
 };
 use redb::ReadableTable;
 
+/// Segments on a session's receipt past which it opens no further lease: a receipt is read and signed as a whole, by
+/// the one thread that keeps the books, and a TURN username can make one lease after the other for a msat each.
+const SEGMENTS_MAX: u32 = 1_000;
+
 impl Books<'_> {
     pub(super) fn open_lease(&mut self, open: &Open) -> Result<Outcome, Stop> {
         // The voucher stays credited whatever becomes of the lease: its token was admitted.
@@ -33,6 +37,7 @@ impl Books<'_> {
         }
         let mut session = match self.session(open.session)? {
             Some(session) if session.account != open.account => return Err(Refusal::OtherAccount.into()),
+            Some(session) if session.segments >= SEGMENTS_MAX => return Err(Refusal::ReceiptFull.into()),
             Some(session) => session,
             None => SessionRow {
                 account: open.account.clone(),

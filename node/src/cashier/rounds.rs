@@ -55,7 +55,7 @@ impl From<Refusal> for Refused {
             Refusal::BalanceTooLarge | Refusal::TooManyLots => Self::BalanceTooLarge,
             Refusal::Frozen => Self::Frozen,
             Refusal::GrantUsedUp => Self::GrantUsedUp,
-            Refusal::OtherAccount | Refusal::NoSuchLease => Self::Capacity,
+            Refusal::OtherAccount | Refusal::ReceiptFull | Refusal::NoSuchLease => Self::Capacity,
         }
     }
 }
