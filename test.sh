@@ -116,6 +116,7 @@ install_missing || { echo "0 passed, 1 failed"; exit 1; }
 if wants lint; then
     gate "format" cargo fmt --all --check
     gate "clippy" cargo clippy -q --locked --workspace --all-targets -- -D warnings
+    gate "fuzz targets" cargo check -q --locked --manifest-path fuzz/Cargo.toml --target-dir "$target/fuzz"
 fi
 if wants rust || wants interop || wants e2e; then
     gate "release build" cargo build --release --locked -p milliway
