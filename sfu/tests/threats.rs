@@ -500,3 +500,62 @@ fn a_subscriber_that_loses_half_of_everything_is_helped_within_its_budget() {
     );
     assert_eq!(world.sealed_twice, 0);
 }
+
+/// DTLS records that anybody can write, in the clear or not decipherable.
+fn forged_records() -> Vec<Vec<u8>> {
+    let record = |kind: u8, epoch: u8, body: &[u8]| {
+        let mut bytes = vec![kind, 254, 253, 0, epoch, 0, 0, 0, 0, 0, 9];
+        bytes.extend_from_slice(&(body.len() as u16).to_be_bytes());
+        bytes.extend_from_slice(body);
+        bytes
+    };
+    let mut forged = Vec::new();
+    for epoch in 0..4 {
+        for kind in 20..=26 {
+            for body in [&[][..], &[1, 0], &[2, 40], &[1], &[0xff; 40]] {
+                forged.push(record(kind, epoch, body));
+            }
+            let mut lying = record(kind, epoch, &[1, 0, 0, 10]);
+            lying[11] = 0xff;
+            forged.push(lying);
+        }
+        for handshake in 0..=24 {
+            forged.push(record(22, epoch, &[handshake, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]));
+            forged.push(record(
+                22,
+                epoch,
+                &[
+                    handshake, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 8, 254, 253, 1, 2, 3, 4, 5, 6,
+                ],
+            ));
+        }
+    }
+    for first in 32..=63 {
+        forged.push([&[first, 0, 9, 0, 20][..], &[7; 40]].concat());
+    }
+    forged
+}
+
+#[test]
+fn forged_dtls_records_from_its_address_end_no_established_session() {
+    let (mut world, publisher, subscriber) = pair(31);
+    let mut hello = World::new(32);
+    hello.join(true, 0);
+    hello.tap = Some(Vec::new());
+    hello.run(Duration::from_secs(1));
+    let recorded = hello.tap.take().unwrap().into_iter().map(|(_, bytes)| bytes);
+    let foreign = recorded.filter(|bytes| (20..=63).contains(&bytes[0]));
+    let forged: Vec<Vec<u8>> = forged_records().into_iter().chain(foreign).collect();
+    let addresses = [publisher, subscriber].map(|client| world.clients[client].address);
+    for record in &forged {
+        for from in addresses {
+            world.inject(from, record);
+        }
+        for client in [publisher, subscriber] {
+            assert_eq!(world.closed(client), None, "{record:02x?}");
+        }
+    }
+    let before = world.clients[subscriber].got.len();
+    world.run(Duration::from_secs(2));
+    assert!(world.clients[subscriber].got.len() > before + 350);
+}
