@@ -128,9 +128,8 @@ impl EndReason {
             EndReason::ConnectionLost => CloseReason::Consent,
             EndReason::SetupTimeout => CloseReason::Setup,
             EndReason::Handshake => CloseReason::Handshake,
-            EndReason::Denied | EndReason::TimeLimit | EndReason::SlowClient | EndReason::Internal => {
-                CloseReason::Policy
-            }
+            EndReason::Internal => CloseReason::Fault,
+            EndReason::Denied | EndReason::TimeLimit | EndReason::SlowClient => CloseReason::Policy,
         }
     }
 }
@@ -146,6 +145,29 @@ impl From<CloseReason> for EndReason {
             CloseReason::Replaced => EndReason::Replaced,
             CloseReason::Policy => EndReason::Denied,
             CloseReason::Drain => EndReason::Draining,
+            CloseReason::Fault => EndReason::Internal,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_shard_says_of_an_end_is_what_it_was_told() {
+        for reason in [
+            EndReason::Hangup,
+            EndReason::Replaced,
+            EndReason::BalanceExhausted,
+            EndReason::Denied,
+            EndReason::Draining,
+            EndReason::ConnectionLost,
+            EndReason::SetupTimeout,
+            EndReason::Handshake,
+            EndReason::Internal,
+        ] {
+            assert_eq!(EndReason::from(reason.close_reason()), reason);
         }
     }
 }

@@ -60,6 +60,8 @@ pub enum CloseReason {
     Policy,
     /// The relay is draining.
     Drain,
+    /// The relay failed the session: none of the client's doing.
+    Fault,
 }
 
 impl CloseReason {
@@ -76,6 +78,7 @@ impl CloseReason {
             CloseReason::Replaced => "replaced",
             CloseReason::Policy => "policy",
             CloseReason::Drain => "drain",
+            CloseReason::Fault => "fault",
         }
     }
 

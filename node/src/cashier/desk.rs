@@ -288,7 +288,7 @@ impl Desk {
         for id in silent {
             let session = self.live.leases[&id].session;
             tracing::warn!(%session, "a shard no longer reports a session; its lease is taken back");
-            self.end_session(session, EndReason::Denied, NoticeReason::LeaseLost, now);
+            self.end_session(session, EndReason::LeaseLost, NoticeReason::LeaseLost, now);
             self.reclaim(id, "lease-lost");
         }
         self.live.forget_idle(now);

@@ -36,16 +36,3 @@ pub(crate) enum NoticeReason {
     /// The relay had lost sight of the session.
     LeaseLost,
 }
-
-impl NoticeReason {
-    /// The word clients get.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Balance => "balance",
-            Self::TopUp => "topup",
-            Self::Step => "step",
-            Self::LedgerUnavailable => "ledger-unavailable",
-            Self::LeaseLost => "lease-lost",
-        }
-    }
-}

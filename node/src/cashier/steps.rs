@@ -107,11 +107,7 @@ impl Desk {
         if session.ending.is_some() {
             return;
         }
-        session.ending = Some(if reason == NoticeReason::LeaseLost {
-            reason.as_str()
-        } else {
-            end.slug()
-        });
+        session.ending = Some(end.slug());
         let account = session.account.clone();
         self.order_session(id, |session| Order::End { session, reason: end });
         if let Some(notice) = self.notice(&account, id, reason, now) {

@@ -528,7 +528,8 @@ fn a_lease_whose_shard_went_silent_is_taken_back() {
         world
             .log
             .iter()
-            .any(|(_, order)| matches!(order, Order::End { .. }))
+            .any(|(_, order)| matches!(order, Order::End { reason, .. } if *reason == EndReason::LeaseLost)),
+        "which is no denial: the client may come again"
     );
     let status = world.status();
     assert_eq!((status.sessions.len(), status.reserved), (0, Msat::ZERO));

@@ -85,7 +85,10 @@ pub(crate) enum EndReason {
     /// The account is empty and its hold is over.
     BalanceExhausted,
     /// The operator froze the account or denied its token.
+    #[expect(dead_code, reason = "for deny lists")]
     Denied,
+    /// The cashier heard nothing of its lease for too long, and has taken it back.
+    LeaseLost,
 }
 
 impl EndReason {
@@ -94,6 +97,7 @@ impl EndReason {
         match self {
             EndReason::BalanceExhausted => "balance-exhausted",
             EndReason::Denied => "denied",
+            EndReason::LeaseLost => "lease-lost",
         }
     }
 }

@@ -487,6 +487,7 @@ fn close_reason(reason: EndReason) -> CloseReason {
     match reason {
         EndReason::BalanceExhausted => CloseReason::Balance,
         EndReason::Denied => CloseReason::Policy,
+        EndReason::LeaseLost => CloseReason::Fault,
     }
 }
 
