@@ -57,6 +57,19 @@ impl Did {
         Did(format!("did:key:z{multibase}").into())
     }
 
+    /// The did:jwk of a key, in the two orders of members that are written: the lexical one of thumbprints, and `kty`
+    /// first.
+    pub fn jwks_from_key(key: &PublicKey) -> [Did; 2] {
+        let lexical = key.to_jwk();
+        let member = |name: &str| lexical.get(name).map(|value| format!("\"{name}\":{value}"));
+        let text = |names: [&str; 4]| {
+            let members: Vec<String> = names.into_iter().filter_map(member).collect();
+            format!("{{{}}}", members.join(","))
+        };
+        [["crv", "kty", "x", "y"], ["kty", "crv", "x", "y"]]
+            .map(|names| Did(format!("did:jwk:{}", base64url::encode(text(names))).into()))
+    }
+
     /// The whole DID.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -100,18 +100,12 @@ pub fn verify(jwt: &str, policy: &TokenPolicy, now: u64) -> Result<RelayToken, R
     Ok(token)
 }
 
-/// The account of a bearer token, for looking at its balance and receipts. An expired token still names it, so that
-/// what is left does not strand. Opens nothing else.
-pub fn bearer_account(jwt: &str, policy: &TokenPolicy, now: u64) -> Result<String, Refusal> {
-    let token = verify_but_for_expiry(jwt, policy, now)?;
-    if token.bearer {
-        Ok(token.account())
-    } else {
-        Err(Refusal::ProofMissing)
-    }
-}
-
-fn verify_but_for_expiry(jwt: &str, policy: &TokenPolicy, now: u64) -> Result<RelayToken, Refusal> {
+/// For an [`crate::Owner`]: `exp` is not looked at. A delegation that has passed still ends what its key may do.
+pub(crate) fn verify_but_for_expiry(
+    jwt: &str,
+    policy: &TokenPolicy,
+    now: u64,
+) -> Result<RelayToken, Refusal> {
     if jwt.len() > TOKEN_LENGTH_MAX {
         return Err(Refusal::TokenMalformed {
             field: "JWT",
@@ -219,7 +213,11 @@ fn verify_but_for_expiry(jwt: &str, policy: &TokenPolicy, now: u64) -> Result<Re
             let thumbprint = confirmation.thumbprint()?;
             if !holder.has_key(&thumbprint) {
                 let text = claims.text("delegation")?;
-                expires = expires.min(grant::verify_delegation(text, &confirmation, &holder, &audience)?);
+                let until = grant::verify_delegation(text, &confirmation, &holder, &audience)?;
+                if until.saturating_add(policy.leeway) <= now {
+                    return Err(Refusal::TokenExpired);
+                }
+                expires = expires.min(until);
             }
             vec![thumbprint]
         }

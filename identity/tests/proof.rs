@@ -6,7 +6,7 @@ mod support;
 
 use identity::proof::{Challenge, HolderProof, Request, Verifier, sign_dpop};
 use identity::token::{self, Confirmation, RelayToken, delegation};
-use identity::{Permit, Refusal, SigningKey, jws};
+use identity::{Owner, Permit, Refusal, SigningKey, jws};
 use serde_json::{Value, json};
 use support::*;
 
@@ -445,6 +445,74 @@ fn an_account_of_a_did_jwk_is_named_by_kid_and_nobody_elses_is() {
             Refusal::ProofMalformed { field: "kid", .. }
         ));
     }
+}
+
+#[test]
+fn a_proof_that_names_no_did_shows_every_did_that_is_just_this_key() {
+    let node = node();
+    let jwk = holder().public_key().to_jwk();
+    let kty_first = format!(r#"{{"kty":"OKP","crv":"Ed25519","x":{}}}"#, jwk["x"]);
+    let header = json!({"typ": "dpop+jwt", "alg": "EdDSA", "jwk": jwk});
+    let claims = json!({"jti": "a", "htm": "GET", "htu": ACCOUNT.url, "iat": NOW, "nonce": node.nonce(NOW)});
+    let proof = node
+        .account(&signed(&header, &claims.to_string(), &holder()), &ACCOUNT, NOW)
+        .unwrap();
+    assert_eq!(proof.did(), holder().did());
+    let owner = Owner::from_key(&proof);
+    for text in [jwk.to_string(), kty_first] {
+        let did = format!("did:jwk:{}", base64url(text.as_bytes()));
+        assert!(owner.may_see(&did), "{text}");
+    }
+    assert!(!owner.may_see(victim().did().as_str()));
+}
+
+#[test]
+fn an_expired_token_and_its_holders_key_still_own_what_is_there_but_open_nothing() {
+    let (node, policy, later) = (node(), policy(), NOW + 1_000_000);
+    let owner = |key: &SigningKey, jwt: &str| {
+        let proof = sign_dpop(key, &ACCOUNT, Some(jwt), &node.nonce(later), later);
+        Owner::from_token(jwt, &proof, &ACCOUNT, &node, &policy, later)
+    };
+    assert_eq!(
+        token::verify(&jwt(), &policy, later).unwrap_err(),
+        Refusal::TokenExpired
+    );
+    let own = owner(&holder(), &jwt()).unwrap();
+    assert_eq!(
+        (own.own(), own.charged()),
+        (holder().did().as_str(), holder().did().as_str())
+    );
+    assert_eq!(owner(&attacker(), &jwt()).unwrap_err(), Refusal::ProofKey);
+
+    let cnf = Confirmation::Thumbprint(attacker().public_key().thumbprint());
+    let mut claims = claims();
+    claims["cnf"] = json!({"jkt": attacker().public_key().thumbprint().to_text()});
+    claims["delegation"] = json!(delegation(&holder(), &cnf, &operator(), NOW + 60));
+    assert_eq!(
+        owner(&attacker(), &token_of(&claims.to_string())).unwrap_err(),
+        Refusal::TokenExpired,
+        "a delegation ends when it says so"
+    );
+}
+
+#[test]
+fn who_spends_on_a_payers_account_owns_their_own() {
+    let node = node();
+    let mut claims = claims();
+    claims["payer"] = json!(victim().did());
+    claims["payer_grant"] = json!(token::payer_grant(
+        &victim(),
+        holder().did(),
+        &operator(),
+        NOW + 60,
+        "g",
+        9
+    ));
+    let jwt = token_of(&claims.to_string());
+    let proof = sign_dpop(&holder(), &ACCOUNT, Some(&jwt), &node.nonce(NOW), NOW);
+    let owner = Owner::from_token(&jwt, &proof, &ACCOUNT, &node, &policy(), NOW).unwrap();
+    assert_eq!(owner.own(), holder().did().as_str());
+    assert_eq!(owner.charged(), victim().did().as_str());
 }
 
 #[test]

@@ -5,7 +5,7 @@
 mod support;
 
 use identity::token::{self, Confirmation, Issue, delegation, issue, payer_grant};
-use identity::{Permit, Refusal};
+use identity::{Owner, Permit, Refusal};
 use serde_json::json;
 use support::*;
 
@@ -205,11 +205,15 @@ fn an_expired_bearer_token_still_names_its_account_but_opens_nothing() {
         Refusal::TokenExpired
     );
     let account = token::verify(&jwt, &policy, NOW).unwrap().account();
-    assert_eq!(token::bearer_account(&jwt, &policy, later), Ok(account));
+    let owner = Owner::from_bearer(&jwt, &policy, later).unwrap();
+    assert_eq!(
+        (owner.own(), owner.charged()),
+        (account.as_str(), account.as_str())
+    );
     let held = token_of(&claims().to_string());
     assert_eq!(
-        token::bearer_account(&held, &policy, later),
-        Err(Refusal::ProofMissing)
+        Owner::from_bearer(&held, &policy, later).unwrap_err(),
+        Refusal::ProofMissing
     );
 }
 

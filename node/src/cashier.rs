@@ -129,6 +129,13 @@ pub(crate) struct AccountStatus {
     pub(crate) sessions: Vec<SessionStatus>,
 }
 
+impl AccountStatus {
+    /// Is this an account that never had money?
+    pub(crate) fn is_blank(&self) -> bool {
+        self.available.is_zero() && self.reserved.is_zero() && self.spent.is_zero()
+    }
+}
+
 /// A live session as its owner sees it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct SessionStatus {

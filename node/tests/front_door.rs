@@ -398,6 +398,44 @@ fn a_rogue_issuer_gets_nothing_of_a_victim() {
 }
 
 #[test]
+fn a_balance_does_not_strand_behind_an_expired_token() {
+    let (key, relay) = (holder(), Relay::start());
+    let funds = json!({ "token": relay.faucet(did(&key), 80_000, false) }).to_string();
+    let funded = relay.signed(&key, None, "POST", "/v1/topup", funds.as_bytes());
+    assert_eq!(funded.status, 200, "{}", funded.text());
+    let operator = identity::Did::parse(relay.did()).unwrap();
+    let mut wanted = token::Issue::new(key.did().clone(), operator, 0, now() - 7200);
+    wanted.lifetime = 3600;
+    let expired = token::issue(&relay.issuer(), &wanted);
+    let refused = relay.signed(&key, Some(&expired), "POST", "/v1/turn/credentials", b"");
+    assert_eq!(refused.slug(), "token-expired");
+    let account = relay.signed(&key, Some(&expired), "GET", "/v1/account", b"");
+    assert_eq!(account.status, 200, "{}", account.text());
+    assert_eq!(account.json()["available_msat"], 80_000);
+    let thief = relay.signed(&holder(), Some(&expired), "GET", "/v1/account", b"");
+    assert_eq!(thief.slug(), "proof-key");
+}
+
+#[test]
+fn a_payers_account_is_charged_and_not_shown() {
+    let (payer, key, relay) = (holder(), holder(), Relay::start());
+    let operator = identity::Did::parse(relay.did()).unwrap();
+    let grant = token::payer_grant(&payer, key.did(), &operator, now() + 60, "g", 50_000);
+    let mut wanted = token::Issue::new(key.did().clone(), operator, 70_000, now());
+    wanted.payer = Some((payer.did().clone(), Some(grant)));
+    let token = token::issue(&relay.issuer(), &wanted);
+    let opened = relay.signed(&key, Some(&token), "POST", "/v1/turn/credentials", b"");
+    assert_eq!(opened.status, 200, "{}", opened.text());
+    let seen = relay.signed(&key, Some(&token), "GET", "/v1/account", b"").json();
+    assert_eq!(
+        (&seen["did"], &seen["available_msat"]),
+        (&json!(key.did()), &json!(0))
+    );
+    let own = relay.signed(&payer, None, "GET", "/v1/account", b"").json();
+    assert_eq!(own["available_msat"], 70_000);
+}
+
+#[test]
 fn receipts_are_only_for_who_paid() {
     let (key, relay) = (holder(), Relay::start());
     for session in ["0123456789abcdef", "nonsense", "..", "%00"] {

@@ -4,7 +4,7 @@ mod relay;
 
 use std::collections::HashMap;
 
-use identity::{Did, SigningKey, resolve, statement};
+use identity::{Did, SigningKey, resolve, statement, token};
 use relay::{Answer, Relay};
 
 const OBS: &str = include_str!("../../sfu/tests/offers/obs.sdp");
@@ -259,6 +259,25 @@ fn a_session_answers_to_its_owner_only_and_ends_once() {
     assert_eq!((ended.status, ended.body.len()), (200, 0));
     assert_eq!(owner.delete(&session).slug(), "not-found");
     other.open("/whip/den/cam", OBS);
+}
+
+#[test]
+fn a_session_outlives_its_token_and_its_owner_can_still_end_it() {
+    let relay = Relay::start();
+    let key = SigningKey::generate();
+    let token = relay.faucet(key.did().as_str(), 100_000, false);
+    let opened = relay.signed(&key, Some(&token), "POST", "/whip/den/cam", OBS.as_bytes());
+    let session = &opened.headers["location"];
+    let operator = Did::parse(relay.did()).unwrap();
+    let mut wanted = token::Issue::new(key.did().clone(), operator, 0, relay::now() - 7200);
+    wanted.lifetime = 3600;
+    let expired = token::issue(&relay.issuer(), &wanted);
+    let again = relay.signed(&key, Some(&expired), "POST", "/whip/den/cam", OBS.as_bytes());
+    assert_eq!(again.slug(), "token-expired");
+    let thief = relay.signed(&SigningKey::generate(), None, "DELETE", session, b"");
+    assert_eq!(thief.slug(), "not-found");
+    let ended = relay.signed(&key, Some(&expired), "DELETE", session, b"");
+    assert_eq!(ended.status, 200, "{}", ended.text());
 }
 
 #[test]

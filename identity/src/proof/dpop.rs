@@ -51,6 +51,7 @@ pub struct Possession {
 /// A key of this DID signed this request: enough to see the DID's own account.
 pub struct AccountProof {
     did: Did,
+    others: Vec<Did>,
 }
 
 impl Possession {
@@ -63,6 +64,11 @@ impl AccountProof {
     /// Whose account.
     pub fn did(&self) -> &Did {
         &self.did
+    }
+
+    /// Other DIDs that are nothing but this key: a proof without `kid` does not say which of them it means.
+    pub fn others(&self) -> &[Did] {
+        &self.others
     }
 }
 
@@ -109,11 +115,15 @@ impl Verifier {
     }
 
     /// Is `dpop` a proof by a key of an account, for calls that need no token? The DID is that of `kid` in the
-    /// header if there is one (a did:jwk needs it), else the key's did:key.
+    /// header if there is one, else the key's did:key, with its did:jwk beside it.
     pub fn account(&self, dpop: &str, request: &Request<'_>, now: u64) -> Result<AccountProof, Refusal> {
         let proof = Proof::parse(dpop)?;
+        let mut others = Vec::new();
         let did = match &proof.kid {
-            None => Did::from_key(&proof.key),
+            None => {
+                others.extend(Did::jwks_from_key(&proof.key));
+                Did::from_key(&proof.key)
+            }
             Some(url) => {
                 let did = url.split_once('#').and_then(|(did, _)| Did::parse(did).ok());
                 let document = did
@@ -130,7 +140,7 @@ impl Verifier {
         };
         self.check_request(&proof, request, now)?;
         self.strangers.once(&proof.key.thumbprint(), &proof.id, now)?;
-        Ok(AccountProof { did })
+        Ok(AccountProof { did, others })
     }
 
     fn check_request(&self, proof: &Proof, request: &Request<'_>, now: u64) -> Result<(), Refusal> {

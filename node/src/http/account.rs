@@ -7,21 +7,26 @@ use axum::extract::State;
 use metering::AccountId;
 use serde_json::{Value, json};
 
-use super::auth::AccountHolder;
+use super::auth::Owning;
 use super::problem::Problem;
 use crate::relay::Relay;
 
-/// The account of the key that signed the proof. An account that never had money is an empty one.
-pub(crate) async fn show(
-    State(relay): State<Arc<Relay>>,
-    caller: AccountHolder,
-) -> Result<Json<Value>, Problem> {
-    let status = relay
-        .cashier
-        .account(AccountId::new(caller.account.as_str()))
-        .await?;
+/// The account of the key that signed the proof, also where a grant lets the caller spend somebody else's: what that
+/// one has and does is not the caller's to know. An account that never had money is an empty one.
+pub(crate) async fn show(State(relay): State<Arc<Relay>>, caller: Owning) -> Result<Json<Value>, Problem> {
+    let mut did = caller.owner.own();
+    let mut status = relay.cashier.account(AccountId::new(did)).await?;
+    for other in caller.owner.others() {
+        if !status.is_blank() {
+            break;
+        }
+        let found = relay.cashier.account(AccountId::new(other)).await?;
+        if !found.is_blank() {
+            (did, status) = (other, found);
+        }
+    }
     Ok(Json(json!({
-        "did": caller.account,
+        "did": did,
         "available_msat": status.available,
         "reserved_msat": status.reserved,
         "spent_msat": status.spent,

@@ -9,7 +9,7 @@ use axum::body::{Bytes, to_bytes};
 use axum::extract::{ConnectInfo, FromRequest, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, header};
-use identity::{Permit, Refusal, proof, token};
+use identity::{Owner, Permit, Refusal, proof, token};
 
 use super::problem::Problem;
 use crate::clock;
@@ -33,11 +33,11 @@ pub(crate) struct Authorized {
     pub(crate) source: SocketAddr,
 }
 
-/// A caller that shows a key of an account, or a token for it; enough to look at the account, even when the token
-/// has expired.
-pub(crate) struct AccountHolder {
-    /// The account.
-    pub(crate) account: String,
+/// A caller who comes for what is theirs already, and needs no unexpired token for it: an account, a receipt, a live
+/// session.
+pub(crate) struct Owning {
+    /// Whose it is.
+    pub(crate) owner: Owner,
     /// The whole body.
     pub(crate) body: Bytes,
 }
@@ -60,13 +60,13 @@ impl FromRequest<Arc<Relay>> for Authorized {
     }
 }
 
-impl FromRequest<Arc<Relay>> for AccountHolder {
+impl FromRequest<Arc<Relay>> for Owning {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, relay: &Arc<Relay>) -> Result<AccountHolder, Problem> {
+    async fn from_request(request: Request, relay: &Arc<Relay>) -> Result<Owning, Problem> {
         let (parts, body) = whole(request, relay).await?;
-        match account(relay, &parts, &body) {
-            Ok(account) => Ok(AccountHolder { account, body }),
+        match owner(relay, &parts, &body) {
+            Ok(owner) => Ok(Owning { owner, body }),
             Err(refusal) => Err(refused(relay, &refusal)),
         }
     }
@@ -160,27 +160,26 @@ fn permit(relay: &Relay, parts: &Parts, body: &[u8]) -> Result<Permit, Refusal> 
     Permit::from_possession(token, possession)
 }
 
-fn account(relay: &Relay, parts: &Parts, body: &[u8]) -> Result<String, Refusal> {
-    match authorization(&parts.headers) {
-        Some((scheme, jwt)) if scheme.eq_ignore_ascii_case("bearer") => {
-            token::bearer_account(jwt, &relay.policy, clock::unix())
+fn owner(relay: &Relay, parts: &Parts, body: &[u8]) -> Result<Owner, Refusal> {
+    let (now, policy) = (clock::unix(), &relay.policy);
+    let authorization = authorization(&parts.headers);
+    if let Some((scheme, jwt)) = authorization
+        && scheme.eq_ignore_ascii_case("bearer")
+    {
+        return Owner::from_bearer(jwt, policy, now);
+    }
+    let dpop = dpop(&parts.headers).ok_or(Refusal::ProofMissing)?;
+    let url = relay.url_of(parts.uri.path());
+    let request = proof::Request {
+        method: parts.method.as_str(),
+        url: &url,
+        body,
+    };
+    match authorization {
+        Some((scheme, jwt)) if scheme.eq_ignore_ascii_case("dpop") => {
+            Owner::from_token(jwt, dpop, &request, &relay.proofs, policy, now)
         }
-        // A token beside the proof may name another payer, whose account its holder may then look at.
-        Some(_) => Ok(permit(relay, parts, body)?.account().to_owned()),
-        None => {
-            let dpop = dpop(&parts.headers).ok_or(Refusal::ProofMissing)?;
-            let url = relay.url_of(parts.uri.path());
-            let request = proof::Request {
-                method: parts.method.as_str(),
-                url: &url,
-                body,
-            };
-            Ok(relay
-                .proofs
-                .account(dpop, &request, clock::unix())?
-                .did()
-                .as_str()
-                .to_owned())
-        }
+        Some(_) => Err(Refusal::TokenMissing),
+        None => Ok(Owner::from_key(&relay.proofs.account(dpop, &request, now)?)),
     }
 }

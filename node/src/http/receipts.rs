@@ -7,7 +7,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use metering::SessionId;
 
-use super::auth::AccountHolder;
+use super::auth::Owning;
 use super::problem::Problem;
 use crate::relay::Relay;
 
@@ -15,12 +15,12 @@ use crate::relay::Relay;
 pub(crate) async fn show(
     State(relay): State<Arc<Relay>>,
     Path(session): Path<String>,
-    caller: AccountHolder,
+    caller: Owning,
 ) -> Result<Response, Problem> {
     let absent = || Problem::new("not-found", "No session of yours has that id.");
     let session: SessionId = session.parse().map_err(|_| absent())?;
     match relay.cashier.receipt(session).await? {
-        Some((account, receipt)) if account.as_str() == caller.account => Ok((
+        Some((account, receipt)) if caller.owner.may_see(account.as_str()) => Ok((
             [
                 (header::CONTENT_TYPE, "application/jose"),
                 (header::CACHE_CONTROL, "no-store"),

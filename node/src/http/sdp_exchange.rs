@@ -15,7 +15,7 @@ use axum::routing::options;
 use metering::SessionId;
 use sfu::sdp::Fragment;
 
-use super::auth::Authorized;
+use super::auth::{Authorized, Owning};
 use super::problem::Problem;
 use crate::relay::Relay;
 use crate::session::{EndReason, Join, Mode};
@@ -110,7 +110,7 @@ async fn create(
         );
         return Err(problem.header(ACCEPT_POST, SDP));
     }
-    let offer = text(&caller)?;
+    let offer = text(&caller.body)?;
     let join = Join {
         permit: caller.permit.clone(),
         room,
@@ -171,7 +171,7 @@ async fn patch(
     State(relay): State<Arc<Relay>>,
     Path((_, _, session)): Path<(String, String, String)>,
     headers: HeaderMap,
-    caller: Authorized,
+    caller: Owning,
 ) -> Result<Response, Problem> {
     let (session, tag) = own(&relay, &session, &caller)?;
     if !is(&headers, FRAGMENT) {
@@ -189,7 +189,7 @@ async fn patch(
         let detail = "ICE was restarted since; take the ETag of the latest answer, or If-Match: * to restart it again.";
         return Err(Problem::new("etag-mismatch", detail).header(header::ETAG, &tag));
     }
-    let fragment = Fragment::parse(&text(&caller)?)?;
+    let fragment = Fragment::parse(&text(&caller.body)?)?;
     let Some(restarted) = relay.patch_ice(session, fragment.ice.as_ref())? else {
         return Ok((StatusCode::NO_CONTENT, [(header::ETAG, tag)]).into_response());
     };
@@ -205,7 +205,7 @@ async fn patch(
 async fn delete(
     State(relay): State<Arc<Relay>>,
     Path((_, _, session)): Path<(String, String, String)>,
-    caller: Authorized,
+    caller: Owning,
 ) -> Result<StatusCode, Problem> {
     let (session, _) = own(&relay, &session, &caller)?;
     relay.leave(session, EndReason::Hangup);
@@ -213,10 +213,10 @@ async fn delete(
 }
 
 /// A session of the caller with its tag. Somebody else's looks as if it were not there.
-fn own(relay: &Relay, session: &str, caller: &Authorized) -> Result<(SessionId, String), Problem> {
+fn own(relay: &Relay, session: &str, caller: &Owning) -> Result<(SessionId, String), Problem> {
     let found = session.parse::<SessionId>().ok().and_then(|session| {
         let owner = relay.owner(session)?;
-        (owner.subject() == caller.permit.subject()).then_some((session, relay.etag(session)?))
+        (owner.subject() == caller.owner.own()).then_some((session, relay.etag(session)?))
     });
     found.ok_or_else(|| Problem::new("not-found", "This session is over or not yours; start a new one."))
 }
@@ -235,8 +235,8 @@ fn matches(wanted: &str, tag: &str) -> bool {
     wanted.trim() == "*" || wanted.split(',').any(|one| one.trim() == tag)
 }
 
-fn text(caller: &Authorized) -> Result<String, Problem> {
-    let text = std::str::from_utf8(&caller.body);
+fn text(body: &[u8]) -> Result<String, Problem> {
+    let text = std::str::from_utf8(body);
     text.map(str::to_owned)
         .map_err(|_| Problem::new("bad-sdp", "The body is not UTF-8; send SDP as text."))
 }

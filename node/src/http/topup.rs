@@ -7,7 +7,7 @@ use axum::extract::State;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::auth::AccountHolder;
+use super::auth::Owning;
 use super::problem::Problem;
 use crate::money;
 use crate::relay::Relay;
@@ -18,17 +18,14 @@ struct TopUp {
 }
 
 /// Credits the voucher once; again, it gets the first answer again.
-pub(crate) async fn credit(
-    State(relay): State<Arc<Relay>>,
-    caller: AccountHolder,
-) -> Result<Json<Value>, Problem> {
+pub(crate) async fn credit(State(relay): State<Arc<Relay>>, caller: Owning) -> Result<Json<Value>, Problem> {
     let Ok(TopUp { token }) = serde_json::from_slice(&caller.body) else {
         return Err(Problem::new(
             "bad-request",
             "Send {\"token\": JWT} with the token that carries the voucher.",
         ));
     };
-    let credited = money::top_up(&relay, &token, &caller.account).await?;
+    let credited = money::top_up(&relay, &token, caller.owner.charged()).await?;
     let mut answer = json!({
         "credited_msat": credited.credited_msat,
         "available_msat": credited.available_msat,
