@@ -126,6 +126,34 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// Every slug, for those who explain them.
+    pub const SLUGS: &[&str] = &[
+        "bearer-not-allowed",
+        "delegation",
+        "payer-grant",
+        "proof-expired",
+        "proof-key",
+        "proof-malformed",
+        "proof-mismatch",
+        "proof-missing",
+        "proof-replayed",
+        "proof-signature",
+        "rate-limited",
+        "room-forbidden",
+        "service-forbidden",
+        "token-audience",
+        "token-expired",
+        "token-holder",
+        "token-lifetime",
+        "token-malformed",
+        "token-missing",
+        "token-not-yet-valid",
+        "token-signature",
+        "token-subject",
+        "token-untrusted-issuer",
+        "use_dpop_nonce",
+    ];
+
     /// The end of the problem type.
     pub fn slug(&self) -> &'static str {
         match self {

@@ -13,12 +13,9 @@ const SLUGS: &[(&str, u16, &str)] = &[
     ("bad-sdp", 400, "The session description cannot be used"),
     ("balance-exhausted", 402, "The balance does not cover this"),
     ("balance-too-large", 409, "The account cannot hold this much"),
-    (
-        "body-hash-mismatch",
-        401,
-        "The body is not the one that was proved",
-    ),
+    ("bearer-not-allowed", 401, "Bearer tokens are not allowed here"),
     ("capacity", 503, "This relay is full"),
+    ("delegation", 401, "The holder did not let this key act"),
     ("draining", 503, "This relay is shutting down"),
     ("etag-mismatch", 412, "The session has changed"),
     ("internal", 500, "The relay failed"),
@@ -26,14 +23,19 @@ const SLUGS: &[(&str, u16, &str)] = &[
     ("method-not-allowed", 405, "This resource does not do that"),
     ("name-taken", 409, "Somebody else has that name"),
     ("not-found", 404, "There is nothing here"),
+    ("payer-grant", 401, "The payer did not consent"),
     (
         "precondition-required",
         428,
         "The request must name the state it is about",
     ),
+    ("proof-expired", 401, "The proof is not of this time"),
+    ("proof-key", 401, "The proof is by another key"),
     ("proof-malformed", 401, "The proof of possession cannot be read"),
+    ("proof-mismatch", 401, "The proof is for something else"),
     ("proof-missing", 401, "A proof of possession is needed"),
     ("proof-replayed", 401, "The proof was used before"),
+    ("proof-signature", 401, "The proof's signature is wrong"),
     ("rate-limited", 429, "Too many requests"),
     ("reputation-too-low", 403, "The reputation is too low"),
     ("request-timeout", 408, "The request took too long"),
@@ -46,8 +48,13 @@ const SLUGS: &[(&str, u16, &str)] = &[
     ),
     ("token-audience", 401, "The token is for another relay"),
     ("token-expired", 401, "The token has expired"),
+    ("token-holder", 401, "The holder of the token has no usable key"),
+    ("token-lifetime", 401, "The token lives too long"),
     ("token-malformed", 401, "The token cannot be read"),
     ("token-missing", 401, "A relay token is needed"),
+    ("token-not-yet-valid", 401, "The token is not valid yet"),
+    ("token-signature", 401, "The token's signature is wrong"),
+    ("token-subject", 403, "The token credits another account"),
     (
         "token-untrusted-issuer",
         401,
@@ -85,8 +92,7 @@ struct Details {
 }
 
 impl Problem {
-    /// The problem `slug`, with a sentence that says what the caller can do. A slug that starts with `token-` or
-    /// `proof-` and is not in the table is a 401.
+    /// The problem `slug`, with a sentence that says what the caller can do.
     pub(crate) fn new(slug: &'static str, detail: impl AsRef<str>) -> Problem {
         let known = SLUGS.iter().find(|(known, _, _)| *known == slug);
         let status = known.map_or(401, |(_, status, _)| *status);
@@ -204,6 +210,13 @@ mod tests {
     #[test]
     fn slugs_are_sorted_and_unique() {
         assert!(SLUGS.windows(2).all(|pair| pair[0].0 < pair[1].0));
+    }
+
+    #[test]
+    fn every_refusal_of_a_token_or_proof_is_explained() {
+        for slug in identity::Refusal::SLUGS {
+            assert!(Problem::explain(slug).is_some(), "{slug}");
+        }
     }
 
     #[test]
