@@ -25,8 +25,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{HeaderName, HeaderValue};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use hyper::server::conn::http1;
@@ -54,14 +54,17 @@ pub(crate) fn router(relay: &Arc<Relay>) -> Router {
         .route("/v1/account", get(account::show))
         .route("/v1/topup", post(topup::credit))
         .route("/v1/receipts/{session}", get(receipts::show))
-        .route("/v1/dsip", any(dsip_socket::upgrade))
-        .merge(whip::routes())
-        .merge(whep::routes());
+        .route("/v1/dsip", any(dsip_socket::upgrade));
     if relay.issuer.is_some() {
         routes = routes.route("/v1/dev/faucet", post(faucet::give));
     }
+    let sdp = whip::routes()
+        .merge(whep::routes())
+        .route_layer(from_fn_with_state(relay.clone(), limited))
+        .route_layer(map_response(sdp_exchange::with_cors));
     routes
         .route_layer(from_fn_with_state(relay.clone(), limited))
+        .merge(sdp)
         .route("/.well-known/did.json", get(did_document::show))
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready))
@@ -78,7 +81,7 @@ pub(crate) fn router(relay: &Arc<Relay>) -> Router {
                 "Use a method that this resource has; see the Allow header.",
             )
         })
-        .layer(axum::middleware::map_response(with_security_headers))
+        .layer(map_response(with_security_headers))
         .with_state(relay.clone())
 }
 
@@ -102,6 +105,12 @@ async fn limited(State(relay): State<Arc<Relay>>, request: Request, next: Next) 
     {
         response.headers_mut().insert(auth::DPOP_NONCE, nonce);
     }
+    // Balances and passwords are nothing to keep, and neither is a nonce.
+    let no_store = HeaderValue::from_static("no-store");
+    response
+        .headers_mut()
+        .entry(header::CACHE_CONTROL)
+        .or_insert(no_store);
     response
 }
 

@@ -412,6 +412,7 @@ fn a_balance_does_not_strand_behind_an_expired_token() {
     let account = relay.signed(&key, Some(&expired), "GET", "/v1/account", b"");
     assert_eq!(account.status, 200, "{}", account.text());
     assert_eq!(account.json()["available_msat"], 80_000);
+    assert_eq!(account.headers["cache-control"], "no-store");
     let thief = relay.signed(&holder(), Some(&expired), "GET", "/v1/account", b"");
     assert_eq!(thief.slug(), "proof-key");
 }
@@ -530,6 +531,12 @@ fn one_source_that_asks_too_often_waits() {
     let limited = answers.last().unwrap();
     assert_eq!((limited.status, limited.slug().as_str()), (429, "rate-limited"));
     assert!(limited.headers.contains_key("retry-after"));
+    let limited = relay.call("OPTIONS", "/whip/den/cam", &[], b"");
+    assert_eq!(limited.status, 429);
+    assert_eq!(
+        limited.headers["access-control-allow-origin"], "*",
+        "pages may read why"
+    );
     assert_eq!(relay.get("/healthz").status, 200, "probes are not limited");
 }
 

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{OriginalUri, Path, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::options;
 use metering::SessionId;
@@ -61,10 +60,10 @@ pub(crate) fn routes(family: &str, mode: Mode) -> Router<Arc<Relay>> {
     Router::new()
         .route(&format!("/{family}/{{room}}/{{name}}"), endpoint)
         .route(&format!("/{family}/{{room}}/{{name}}/{{session}}"), session)
-        .layer(map_response(with_cors))
 }
 
-async fn with_cors(mut response: Response) -> Response {
+/// Every answer of these routes may be read by any page, refusals included.
+pub(crate) async fn with_cors(mut response: Response) -> Response {
     for (name, value) in CORS {
         response
             .headers_mut()
