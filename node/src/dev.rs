@@ -44,7 +44,7 @@ pub(crate) fn run(arguments: &DevArguments) -> Result<(), String> {
         let running = start::start(config, &data, key, Some(issuer)).await?;
         let ready = json!({
             "ready": true,
-            "http": format!("http://{}", running.http),
+            "http": running.http_url(),
             "sfu": running.sfu.to_string(),
             "turn": running.turn.to_string(),
             "did": running.relay.key.did().as_str(),

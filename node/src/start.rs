@@ -138,13 +138,10 @@ pub(crate) async fn start(
         .map_err(|error| format!("the cashier's thread: {error}"))?;
 
     let public_url = match config.http.public_url.as_str() {
-        // A wildcard is nowhere to connect to.
+        // A wildcard is nowhere to connect to. What is advertised for media says nothing about the front door.
         "" => format!(
             "http://{}",
-            advertised(http, &config.sfu.advertise)
-                .first()
-                .copied()
-                .unwrap_or(http)
+            advertised(http, &[]).first().copied().unwrap_or(http)
         ),
         url => url.to_owned(),
     };
@@ -219,6 +216,14 @@ async fn tidy(relay: Arc<Relay>) {
 }
 
 impl Running {
+    /// The front door's address as this machine reaches it, also where a proxy gives it another name outside.
+    pub(crate) fn http_url(&self) -> String {
+        match self.relay.config.http.public_url.as_str() {
+            "" => self.relay.public_url.clone(),
+            _ => format!("http://{}", self.http),
+        }
+    }
+
     /// No new sessions from now on; returns when the last one has left, or when the time for it is over.
     pub(crate) async fn drain(&self) {
         self.relay.draining.store(true, Ordering::Relaxed);

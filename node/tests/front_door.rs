@@ -437,6 +437,18 @@ fn a_payers_account_is_charged_and_not_shown() {
 }
 
 #[test]
+fn what_is_advertised_for_media_does_not_move_the_front_door() {
+    let data = tempfile::tempdir().unwrap();
+    let relay = Relay::start_with(data, &["--advertise", "192.0.2.7"], &[]);
+    let key = holder();
+    let token = relay.faucet(did(&key), 50_000, false);
+    let answer = relay.signed(&key, Some(&token), "POST", "/v1/turn/credentials", b"");
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let url = answer.json()["iceServers"][0]["urls"][0].clone();
+    assert!(url.as_str().unwrap().starts_with("turn:192.0.2.7:"), "{url}");
+}
+
+#[test]
 fn receipts_are_only_for_who_paid() {
     let (key, relay) = (holder(), Relay::start());
     for session in ["0123456789abcdef", "nonsense", "..", "%00"] {
