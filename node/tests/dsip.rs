@@ -394,6 +394,22 @@ fn what_is_not_signed_fresh_and_new_is_refused() {
 }
 
 #[test]
+fn an_envelope_beyond_64_kib_is_refused_by_name() {
+    let relay = Relay::start();
+    let mut client = Client::connect(&relay, &SigningKey::generate());
+    client.text("x".repeat(65_537));
+    let refused = |client: &mut Client| match client.hear() {
+        Some(RelayMessage::Error(error)) => (error.code, error.reason),
+        other => panic!("not an error: {other:?}"),
+    };
+    assert_eq!(refused(&mut client), (413, "too-large".into()));
+    client.hello();
+    client.text("x".repeat(300_000));
+    assert_eq!(refused(&mut client), (413, "too-large".into()));
+    assert!(client.hear().is_none(), "past that, the connection ends too");
+}
+
+#[test]
 fn an_envelope_of_a_megabyte_ends_the_connection_and_nothing_else() {
     let (relay, key) = (Relay::start(), SigningKey::generate());
     let mut other = joined(&relay, &SigningKey::generate(), 50_000, "grace");

@@ -45,6 +45,13 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 const ENVELOPES_BURST: f64 = 100.0;
 const ENVELOPES_PER_SECOND: f64 = 20.0;
 
+/// What is read of one message: more than an envelope may have, so that a client whose envelope is too large hears
+/// so and goes on.
+const MESSAGE_LENGTH_MAX: usize = 4 * ENVELOPE_LENGTH_MAX;
+/// A client that is still sending when its connection ends needs this long to read why: closing a socket with
+/// unread input makes the kernel throw the goodbye away.
+const LINGER: Duration = Duration::from_secs(1);
+
 /// Upgrades to a DSIP conversation.
 pub(crate) async fn upgrade(
     State(relay): State<Arc<Relay>>,
@@ -59,8 +66,8 @@ pub(crate) async fn upgrade(
         return Err(Problem::new("bad-request", usage));
     }
     Ok(upgrade
-        .max_message_size(ENVELOPE_LENGTH_MAX)
-        .max_frame_size(ENVELOPE_LENGTH_MAX)
+        .max_message_size(MESSAGE_LENGTH_MAX)
+        .max_frame_size(MESSAGE_LENGTH_MAX)
         .on_upgrade(|socket| async move {
             Conversation::new(relay, socket).run().await;
             // The connection's place is taken for as long as the conversation lasts.
@@ -151,6 +158,9 @@ impl Conversation {
             reason: reason.into(),
         };
         let _ = timeout(SEND_PATIENCE, self.socket.send(Message::Close(Some(frame)))).await;
+        if matches!(over, Over::Misbehaved) {
+            tokio::time::sleep(LINGER).await;
+        }
     }
 
     async fn converse(&mut self) -> Over {
@@ -165,6 +175,7 @@ impl Conversation {
             let done = tokio::select! {
                 message = self.socket.recv() => match message {
                     Some(Ok(message)) => self.hear(message).await,
+                    Some(Err(error)) if is_too_long(&error) => self.too_long().await,
                     Some(Err(_)) | None => Err(Over::Lost(EndReason::ConnectionLost)),
                 },
                 Some(told) = self.told.recv() => self.pass_on(told).await,
@@ -213,6 +224,12 @@ impl Conversation {
             Err(Trouble::Over(over)) => Err(over),
             Err(Trouble::Fault(fault)) => self.complain(fault.about(&id)).await,
         }
+    }
+
+    async fn too_long(&mut self) -> Result<(), Over> {
+        let detail = "An envelope has at most 64 KiB; connect again and send a smaller one.";
+        self.complain(Fault::new(413, "too-large", detail)).await?;
+        Err(Over::Misbehaved)
     }
 
     fn within_rate(&mut self) -> bool {
@@ -444,6 +461,11 @@ impl Conversation {
             Err(_) => Err(Over::Lost(EndReason::SlowClient)),
         }
     }
+}
+
+/// Whether a message was longer than is read. axum does not export the error, so its words have to do.
+fn is_too_long(error: &axum::Error) -> bool {
+    error.to_string().starts_with("Space limit exceeded")
 }
 
 /// The next word of the cashier about the session; never, while there is none.
