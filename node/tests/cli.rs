@@ -1,6 +1,8 @@
 //! The command line, driven as an operator drives it.
 #![allow(clippy::unwrap_used)]
 
+mod relay;
+
 use std::process::{Command, Output};
 
 use serde_json::Value;
@@ -199,6 +201,26 @@ fn dev_does_not_start_with_a_wrong_configuration() {
     assert_eq!(started.status.code(), Some(1));
     assert!(err(&started).contains("m.toml:2"), "{}", err(&started));
     assert!(out(&started).is_empty() && !data.exists());
+}
+
+#[test]
+fn verify_says_of_a_damaged_ledger_that_it_is_damaged() {
+    let data = tempfile::tempdir().unwrap();
+    let mut relay = relay::Relay::start_with(data, &[], &[]);
+    relay.signal("TERM");
+    assert_eq!(relay.wait(std::time::Duration::from_secs(30)), Some(0));
+    let folder = relay.data.path().to_str().unwrap();
+    let file = relay.data.path().join("ledger.redb");
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes
+        .iter_mut()
+        .skip(4096)
+        .step_by(97)
+        .for_each(|byte| *byte ^= 0x55);
+    std::fs::write(&file, bytes).unwrap();
+    let output = milliway(&["ledger", "verify", "--data", folder]);
+    assert_eq!(output.status.code(), Some(1), "{}", err(&output));
+    assert!(!err(&output).contains("panicked"), "{}", err(&output));
 }
 
 #[test]
