@@ -91,6 +91,9 @@ pub struct AddressPolicy {
     pub own_addresses: Vec<IpAddr>,
     /// The SFU: the only listener of ours that is a peer. An unspecified address means each of our own.
     pub sfu: Vec<SocketAddr>,
+    /// Where relayed ports are open: another service may have the same port on another address of ours. An unspecified
+    /// address means each of our own of its family; none at all means each of our own.
+    pub relays: Vec<IpAddr>,
     /// Ports of our other listeners, denied even where loopback is allowed.
     pub own_listeners: Vec<u16>,
     /// Peers on loopback may be reached: for trying things out on one machine.
@@ -165,13 +168,19 @@ impl AddressPolicy {
         if self.sfu.iter().any(is_sfu) {
             return Ok(PeerKind::OwnSfu);
         }
-        if census.is_relayed(port) {
+        if census.is_relayed(port) && self.has_relays(ip) {
             return Ok(PeerKind::OwnRelay);
         }
         if ip.is_loopback() && self.allow_loopback && !self.own_listeners.contains(&port) {
             return Ok(PeerKind::Foreign);
         }
         Err(Denied)
+    }
+
+    /// Are relayed ports open on this address of ours?
+    fn has_relays(&self, ip: IpAddr) -> bool {
+        let here = |at: &IpAddr| *at == ip || at.is_unspecified() && at.is_ipv4() == ip.is_ipv4();
+        self.relays.is_empty() || self.relays.iter().any(here)
     }
 
     fn is_own(&self, ip: IpAddr) -> bool {

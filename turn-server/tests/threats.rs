@@ -106,6 +106,29 @@ fn of_our_own_ports_only_the_sfu_and_relayed_ports_can_be_reached() {
 }
 
 #[test]
+fn a_relayed_port_is_open_on_its_own_address_only() {
+    // Whoever gets the port of a service that listens on an internal address of ours must not reach it there.
+    let mut config = config();
+    config.policy.own_addresses.push("10.0.0.5".parse().unwrap());
+    config.policy.relays = vec![SERVER.parse().unwrap()];
+    let mut world = World::with(config);
+    let user = world.user();
+    let (client, other) = (address(CLIENT), address("8.8.4.4:4001"));
+    let (key, _) = world.allocate(&user, client);
+    let (_, relayed) = world.allocate(&user, other);
+    let inside = SocketAddr::new("10.0.0.5".parse().unwrap(), relayed.port());
+    assert_eq!(world.bind(&user, client, 0x4000, inside), 403);
+    world.permit_peer(&user, client, inside);
+    assert!(
+        world
+            .client_sends(client, &send_indication(inside, b"x"))
+            .is_empty()
+    );
+    assert!(world.peer_sends(key, inside, b"x").is_empty());
+    assert_eq!(world.bind(&user, client, 0x4000, relayed), 0);
+}
+
+#[test]
 fn a_relayed_port_that_was_closed_is_no_peer_any_more() {
     let mut world = World::new();
     let user = world.user();

@@ -55,6 +55,12 @@ impl RelayAddresses {
             .collect()
     }
 
+    /// The addresses that the ports are opened on.
+    pub(super) fn bound(&self) -> Vec<IpAddr> {
+        let relays = [self.v4, self.v6].into_iter().flatten();
+        relays.map(|relay| relay.bound).collect()
+    }
+
     fn of(&self, family: Family) -> Option<RelayAddress> {
         match family {
             Family::V4 => self.v4,
@@ -146,6 +152,7 @@ mod tests {
         assert_eq!((v4.told, v4.bound), (ip("203.0.113.5"), ip("0.0.0.0")));
         let v6 = addresses.of(Family::V6).unwrap();
         assert_eq!((v6.told, v6.bound), (ip("2001:db8::5"), ip("2001:db8::5")));
+        assert_eq!(addresses.bound(), [ip("0.0.0.0"), ip("2001:db8::5")]);
         assert_eq!(
             RelayAddresses::new(&[ip("127.0.0.1")], &[]).families(),
             [Family::V4]
