@@ -285,7 +285,7 @@ impl Ledger {
 
     /// Applies a batch in order, in one durable commit. A refused command changes nothing and the others go on; an
     /// error means that nothing of the batch happened, as far as can be known: apply it again after `reopen`, every
-    /// command but `Open` and `Renew` is idempotent, and what those left behind is reclaimed.
+    /// command but `Open` and `Renew` is idempotent, and of `open_leases` those that nobody heard of are to be reclaimed.
     pub fn apply(
         &mut self,
         batch: &[Command],
@@ -323,6 +323,11 @@ impl Ledger {
     /// A lease, open or not.
     pub fn lease(&self, lease: LeaseId) -> Result<Option<LeaseView>, LedgerError> {
         rows::read_lease(&self.database.begin_read()?, lease)
+    }
+
+    /// The leases that are open.
+    pub fn open_leases(&self) -> Result<Vec<LeaseId>, LedgerError> {
+        rows::read_open_leases(&self.database.begin_read()?)
     }
 
     /// What a session has cost so far.

@@ -274,6 +274,16 @@ pub(super) fn table<K: redb::Key + 'static, V: redb::Value + 'static>(
     }
 }
 
+pub(super) fn read_open_leases(transaction: &ReadTransaction) -> Result<Vec<LeaseId>, LedgerError> {
+    let Some(table) = table(transaction, OPEN_LEASES)? else {
+        return Ok(Vec::new());
+    };
+    let ids = table
+        .iter()?
+        .map(|row| row.map(|(id, _)| LeaseId::new(id.value())));
+    Ok(ids.collect::<Result<_, _>>()?)
+}
+
 pub(super) fn read_totals(transaction: &ReadTransaction) -> Result<Totals, LedgerError> {
     let Some(table) = table(transaction, TOTALS)? else {
         return Ok(Totals::default());

@@ -307,8 +307,9 @@ impl Desk {
         if now.duration_since(tried) < REOPEN_INTERVAL {
             return;
         }
-        match (self.reopen)() {
-            Ok(ledger) => {
+        let opened = (self.reopen)().and_then(|ledger| Ok((ledger.open_leases()?, ledger)));
+        match opened {
+            Ok((open, ledger)) => {
                 tracing::info!(
                     seconds = now.duration_since(since).as_secs(),
                     "the ledger answers again"
@@ -323,6 +324,12 @@ impl Desk {
                     }
                 }
                 self.touched.extend(self.live.accounts.keys().cloned());
+                // A commit that failed may be in the books all the same: nobody was told of the leases that it opened.
+                for lease in open {
+                    if !self.live.leases.contains_key(&lease) {
+                        self.reclaim(lease, "never-opened");
+                    }
+                }
             }
             Err(_) => self.down = Some((since, now)),
         }

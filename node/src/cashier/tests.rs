@@ -587,6 +587,40 @@ fn without_a_ledger_sessions_run_inside_their_lease_and_are_then_held() {
 }
 
 #[test]
+fn a_lease_of_a_commit_that_failed_and_was_there_all_the_same_is_taken_back() {
+    let mut world = World::new();
+    world.admit(1, 100_000);
+    let admitted = world.status();
+    let rates = Tariff::sfu(u64::MAX).rates().unwrap();
+    let open = metering::ledger::Open {
+        session: SessionId::new(2),
+        account: ANNA.into(),
+        voucher: None,
+        service: Service::Sfu,
+        tariff: "sfu-default".to_owned(),
+        rates,
+        want: Msat::new(500),
+        minimum: rates.admission_minimum(),
+        cap: None,
+    };
+    let ledger = world.desk.ledger.as_mut().unwrap();
+    ledger
+        .apply(&[metering::ledger::Command::Open(Box::new(open))], 2)
+        .unwrap();
+    world
+        .desk
+        .lose_ledger(&LedgerError::Corrupt("unplugged".into()), world.now);
+    world.run(3_000, 0);
+    assert!(world.desk.is_up());
+    let status = world.status();
+    assert_eq!(
+        (status.available, status.reserved),
+        (admitted.available, admitted.reserved)
+    );
+    world.audit();
+}
+
+#[test]
 fn orders_wait_for_a_full_shard_and_arrive_in_order() {
     let mut world = World::new();
     world.admit(1, 600);
