@@ -342,7 +342,27 @@ impl Config {
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Config, Vec<Mistake>> {
+        Config::default().with(file, environment)
+    }
+
+    /// The defaults of `milliway dev`: what makes trying out easy. File and environment can take it back.
+    pub(crate) fn for_dev() -> Config {
         let mut config = Config::default();
+        config.auth.allow_bearer = true;
+        config.turn.allow_loopback_peers = true;
+        config
+    }
+
+    /// Reads a file and the environment over these settings, and says every mistake at once.
+    ///
+    /// # Errors
+    /// All mistakes found, in the order of the file, then of the environment.
+    pub(crate) fn with(
+        self,
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Config, Vec<Mistake>> {
+        let mut config = self;
         let mut mistakes = Vec::new();
         if let Some(path) = file {
             let name = path.display().to_string();
@@ -437,11 +457,16 @@ impl Config {
                 },
                 Err(_) => Err("must have a value".to_owned()),
             };
-            let wrong = match set(self, &literal) {
-                Ok(()) => continue,
-                Err(_) => set(self, &quoted),
+            let Err(of_literal) = set(self, &literal) else {
+                continue;
             };
-            if let Err(what) = wrong {
+            if let Err(of_text) = set(self, &quoted) {
+                // A number out of range is told its range, not that it should have been a number.
+                let what = if DeTable::parse(&literal).is_ok() {
+                    of_literal
+                } else {
+                    of_text
+                };
                 mistakes.push(Mistake {
                     place: variable,
                     what,

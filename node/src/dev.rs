@@ -26,12 +26,11 @@ pub(crate) fn run(arguments: &DevArguments) -> Result<(), String> {
     data.prepare()?;
     let (key, issuer) = (data.key("relay.jwk")?, data.key("issuer.jwk")?);
     let admin_token_file = data.admin_token_file()?;
-    config.auth.allow_bearer = true;
     config.auth.issuers.push(issuer.did().clone());
-    config.turn.allow_loopback_peers = true;
-    tracing::warn!(
-        "dev: the faucet gives tokens to everybody, and TURN reaches peers on this machine's loopback"
-    );
+    tracing::warn!("dev: the faucet gives tokens to everybody");
+    if config.turn.allow_loopback_peers {
+        tracing::warn!("dev: TURN reaches peers on this machine's loopback");
+    }
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -64,13 +63,15 @@ pub(crate) fn run(arguments: &DevArguments) -> Result<(), String> {
 
 /// File and environment, then flags.
 fn configuration(arguments: &DevArguments) -> Result<Config, String> {
-    let mut config = Config::load(arguments.config.as_deref(), std::env::vars()).map_err(|mistakes| {
-        mistakes
-            .iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-            .join("\nmilliway: ")
-    })?;
+    let mut config = Config::for_dev()
+        .with(arguments.config.as_deref(), std::env::vars())
+        .map_err(|mistakes| {
+            mistakes
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join("\nmilliway: ")
+        })?;
     if let Some(data) = &arguments.data {
         config.relay.data.clone_from(data);
     }

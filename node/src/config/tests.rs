@@ -124,6 +124,19 @@ fn the_environment_wins_and_needs_no_quotes() {
 }
 
 #[test]
+fn an_environment_variable_out_of_range_is_told_the_range() {
+    let mistakes = environment(&[("MILLIWAY_TURN__CREDENTIAL_TTL_SECONDS", "3")]).unwrap_err();
+    assert_eq!(mistakes[0].what, "must be within 30..=86400");
+}
+
+#[test]
+fn what_dev_turns_on_can_be_turned_off() {
+    let off = [("MILLIWAY_AUTH__ALLOW_BEARER".to_owned(), "false".to_owned())];
+    let config = Config::for_dev().with(None, off).unwrap();
+    assert!(!config.auth.allow_bearer && config.turn.allow_loopback_peers);
+}
+
+#[test]
 fn a_wrong_environment_variable_is_named() {
     let mistakes = environment(&[("MILLIWAY_HTTP__LISTEN", "here")]).unwrap_err();
     assert_eq!(mistakes[0].place, "MILLIWAY_HTTP__LISTEN");
