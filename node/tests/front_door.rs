@@ -493,7 +493,10 @@ fn bad_bodies_are_refused_and_disturb_nothing() {
         assert_eq!(faucet(wish.as_bytes()).status, 400, "{balance}");
     }
     let large = vec![b' '; 1_000_000];
-    assert_eq!(faucet(&large).slug(), "too-large");
+    for _ in 0..20 {
+        // Each time: a connection that is closed while the body is on its way would lose the answer now and then.
+        assert_eq!(faucet(&large).slug(), "too-large");
+    }
     let chunked = [
         &b"POST /v1/dev/faucet HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"[..],
         format!("{:x}\r\n", large.len()).as_bytes(),

@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Bytes, to_bytes};
+use axum::body::{Body, Bytes};
 use axum::extract::{ConnectInfo, FromRequest, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, header};
+use http_body_util::BodyExt;
 use identity::{Owner, Permit, Refusal, proof, token};
 
 use super::problem::Problem;
@@ -17,6 +18,10 @@ use crate::relay::Relay;
 
 /// The largest body of any call: an SDP offer of a browser with all its codecs and 40 m-lines is under 64 KiB.
 pub(crate) const BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// Of a body that is too large this much is read and dropped before the answer: a client that still sends when the
+/// connection closes sees a reset in place of its 413.
+const BODY_BYTES_DRAINED_MAX: usize = 4 * 1024 * 1024;
 
 const DPOP: HeaderName = HeaderName::from_static("dpop");
 /// Where a fresh nonce travels (RFC 9449 section 8.2).
@@ -79,17 +84,13 @@ pub(crate) async fn whole(request: Request, relay: &Relay) -> Result<(Parts, Byt
         .headers
         .get(header::CONTENT_LENGTH)
         .and_then(|length| length.to_str().ok()?.parse().ok());
-    if announced.is_some_and(|length: u64| length > BODY_BYTES_MAX as u64) {
+    if announced.is_some_and(|length: u64| length > BODY_BYTES_DRAINED_MAX as u64) {
         return Err(too_large());
     }
     let patience = Duration::from_secs(relay.config.http.request_timeout_seconds);
-    match tokio::time::timeout(patience, to_bytes(body, BODY_BYTES_MAX)).await {
+    match tokio::time::timeout(patience, read(body)).await {
         Ok(Ok(body)) => Ok((parts, body)),
-        Ok(Err(error)) if is_length_limit(&error) => Err(too_large()),
-        Ok(Err(_)) => Err(Problem::new(
-            "bad-request",
-            "The body ended early; send all that Content-Length says.",
-        )),
+        Ok(Err(problem)) => Err(problem),
         Err(_) => Err(Problem::new(
             "request-timeout",
             "The body came too slowly; send it again, faster.",
@@ -97,16 +98,29 @@ pub(crate) async fn whole(request: Request, relay: &Relay) -> Result<(Parts, Byt
     }
 }
 
-fn is_length_limit(error: &axum::Error) -> bool {
-    let mut cause = Some(error as &dyn std::error::Error);
-    while let Some(error) = cause {
-        // http-body-util's LengthLimitError, which axum does not export.
-        if error.to_string() == "length limit exceeded" {
-            return true;
+async fn read(mut body: Body) -> Result<Bytes, Problem> {
+    let mut kept = Vec::new();
+    let mut length = 0;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| {
+            Problem::new(
+                "bad-request",
+                "The body ended early; send all that Content-Length says.",
+            )
+        })?;
+        let Some(data) = frame.data_ref() else { continue };
+        length += data.len();
+        if length > BODY_BYTES_DRAINED_MAX {
+            break;
         }
-        cause = error.source();
+        if length <= BODY_BYTES_MAX {
+            kept.extend_from_slice(data);
+        }
     }
-    false
+    if length > BODY_BYTES_MAX {
+        return Err(too_large());
+    }
+    Ok(kept.into())
 }
 
 fn too_large() -> Problem {
