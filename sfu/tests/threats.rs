@@ -559,3 +559,36 @@ fn forged_dtls_records_from_its_address_end_no_established_session() {
     world.run(Duration::from_secs(2));
     assert!(world.clients[subscriber].got.len() > before + 350);
 }
+
+#[test]
+fn reports_are_free_and_the_relays_own_so_they_carry_nothing_between_clients() {
+    let mut world = World::new(33);
+    let (publisher, subscriber) = (world.join(true, 0), world.join(false, 1));
+    world.subscribe(subscriber, 0, publisher);
+    world.tap = Some(Vec::new());
+    world.connect_all();
+    world.run(Duration::from_secs(10));
+    let address = world.clients[publisher].address;
+    let tap = world.tap.take().unwrap();
+    let from_publisher = tap.iter().filter(|(from, _)| *from == address);
+    let (mut ssrcs, mut reports) = (std::collections::BTreeSet::new(), 0);
+    for (_, bytes) in from_publisher.filter(|(_, bytes)| (128..=191).contains(&bytes[0])) {
+        if (192..=223).contains(&bytes[1]) {
+            reports += 1;
+        } else {
+            ssrcs.insert(u32::from_be_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]));
+        }
+    }
+    assert!(
+        reports > 5 && ssrcs.len() >= 2,
+        "the publisher does report: {reports}, {ssrcs:?}"
+    );
+    let heard = &world.clients[subscriber].rtcp;
+    assert!(heard.len() > 5, "and the subscriber hears reports");
+    for (_, report) in heard {
+        let text = format!("{report:?}");
+        for ssrc in &ssrcs {
+            assert!(!text.contains(&ssrc.to_string()), "passed through: {text}");
+        }
+    }
+}

@@ -76,6 +76,15 @@ impl Relay {
     }
 
     pub(crate) fn start_with(data: TempDir, arguments: &[&str], environment: &[(&str, &str)]) -> Relay {
+        Relay::launch(data, arguments, environment, Stdio::inherit())
+    }
+
+    /// What it logs goes into `log`.
+    pub(crate) fn start_logging(log: std::fs::File) -> Relay {
+        Relay::launch(tempfile::tempdir().unwrap(), &[], &[], log.into())
+    }
+
+    fn launch(data: TempDir, arguments: &[&str], environment: &[(&str, &str)], log: Stdio) -> Relay {
         let mut child = Command::new(MILLIWAY)
             .args([
                 "dev",
@@ -91,6 +100,7 @@ impl Relay {
             .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
+            .stderr(log)
             .spawn()
             .unwrap();
         let (sender, lines) = mpsc::channel();
