@@ -46,6 +46,9 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Header fields of one request.
 const HEADERS_MAX: usize = 64;
 
+/// An answer may lie unread for so many request timeouts: by default for 30 s, when a call's media has ended as well.
+const ANSWER_UNREAD_TIMEOUTS: u64 = 3;
+
 /// Every route of the relay.
 pub(crate) fn router(relay: &Arc<Relay>) -> Router {
     let mut routes = Router::new()
@@ -177,6 +180,9 @@ async fn connection(
     place: Arc<Place>,
 ) {
     let _ = stream.set_nodelay(true);
+    // Who takes nothing of its answers does not keep its place for ever. In a conversation that is a lost network.
+    let patience = ANSWER_UNREAD_TIMEOUTS * relay.config.http.request_timeout_seconds * 1_000;
+    let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, u32::try_from(patience).unwrap_or(u32::MAX));
     let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(ConnectInfo(source));
         request.extensions_mut().insert(place.clone());

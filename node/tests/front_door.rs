@@ -534,6 +534,33 @@ fn a_slow_client_is_not_waited_for() {
 }
 
 #[test]
+fn a_client_that_reads_nothing_of_its_answers_is_let_go() {
+    use std::io::{ErrorKind, Write};
+    let data = tempfile::tempdir().unwrap();
+    let relay = Relay::start_with(data, &[], &[("MILLIWAY_HTTP__REQUEST_TIMEOUT_SECONDS", "1")]);
+    let mut stream = std::net::TcpStream::connect(relay.host()).unwrap();
+    stream
+        .set_write_timeout(Some(std::time::Duration::from_millis(500)))
+        .unwrap();
+    let requests = "GET /static/page.js HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1_000);
+    let began = std::time::Instant::now();
+    // Its requests pile up behind the answers that it does not read, until the relay has had enough.
+    let end = loop {
+        match stream.write(requests.as_bytes()) {
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(error) => break error.kind(),
+            Ok(_) => {}
+        }
+        assert!(began.elapsed().as_secs() < 20, "it is served for ever");
+    };
+    assert!(
+        matches!(end, ErrorKind::ConnectionReset | ErrorKind::BrokenPipe),
+        "{end}"
+    );
+    assert_eq!(relay.get("/").status, 200);
+}
+
+#[test]
 fn one_source_that_asks_too_often_waits() {
     let data = tempfile::tempdir().unwrap();
     let environment = [
