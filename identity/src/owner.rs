@@ -5,6 +5,7 @@
 use std::fmt;
 
 use crate::did::Did;
+use crate::permit::VoucherClaims;
 use crate::proof::{AccountProof, Request, Verifier};
 use crate::refusal::Refusal;
 use crate::token::{self, RelayToken, TokenPolicy};
@@ -14,6 +15,7 @@ pub struct Owner {
     own: String,
     charged: String,
     others: Vec<Did>,
+    voucher: Option<VoucherClaims>,
 }
 
 impl Owner {
@@ -24,6 +26,7 @@ impl Owner {
             charged: did.clone(),
             own: did,
             others: proof.others().to_vec(),
+            voucher: None,
         }
     }
 
@@ -38,20 +41,20 @@ impl Owner {
     ) -> Result<Owner, Refusal> {
         let token = token::verify_but_for_expiry(jwt, policy, now)?;
         verifier.possession(dpop, &token, request, now)?;
-        Ok(Owner::of(&token))
+        Ok(Owner::of(&token, policy, now))
     }
 
     /// A bearer token, expired or not.
     pub fn from_bearer(jwt: &str, policy: &TokenPolicy, now: u64) -> Result<Owner, Refusal> {
         let token = token::verify_but_for_expiry(jwt, policy, now)?;
         if token.is_bearer() {
-            Ok(Owner::of(&token))
+            Ok(Owner::of(&token, policy, now))
         } else {
             Err(Refusal::ProofMissing)
         }
     }
 
-    fn of(token: &RelayToken) -> Owner {
+    fn of(token: &RelayToken, policy: &TokenPolicy, now: u64) -> Owner {
         let charged = token.account();
         Owner {
             own: if token.is_bearer() {
@@ -61,7 +64,13 @@ impl Owner {
             },
             charged,
             others: Vec::new(),
+            voucher: (!token.has_expired(policy, now)).then(|| token.voucher()),
         }
+    }
+
+    /// The voucher of a token that has not expired: it is credited whatever the call it comes with.
+    pub fn voucher(&self) -> Option<&VoucherClaims> {
+        self.voucher.as_ref()
     }
 
     /// The owner's own account, and the owner of sessions as in [`crate::Permit::subject`]: the DID whose key was

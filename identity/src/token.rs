@@ -94,7 +94,7 @@ pub struct RelayToken {
 /// Verifies a token for admission at `now` (unix seconds).
 pub fn verify(jwt: &str, policy: &TokenPolicy, now: u64) -> Result<RelayToken, Refusal> {
     let token = verify_but_for_expiry(jwt, policy, now)?;
-    if token.expires.saturating_add(policy.leeway) <= now {
+    if token.has_expired(policy, now) {
         return Err(Refusal::TokenExpired);
     }
     Ok(token)
@@ -335,6 +335,11 @@ impl RelayToken {
             balance_msat: self.balance_msat,
             account: self.account(),
         }
+    }
+
+    /// Is `exp`, with the leeway, behind us?
+    pub(crate) fn has_expired(&self, policy: &TokenPolicy, now: u64) -> bool {
+        self.expires.saturating_add(policy.leeway) <= now
     }
 
     /// A top-up: the voucher, if it credits `account` (of the caller's permit or proof). A top-up only adds money,

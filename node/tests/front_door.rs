@@ -694,3 +694,32 @@ fn a_name_belongs_to_who_has_it_until_the_same_holder_comes_again() {
     );
     relay.stop();
 }
+
+#[test]
+fn the_token_that_is_shown_is_credited_whatever_the_call() {
+    let (key, relay) = (holder(), Relay::start());
+    let top_up = |shown: Option<&str>, token: &str| {
+        let body = json!({ "token": token }).to_string();
+        relay
+            .signed(&key, shown, "POST", "/v1/topup", body.as_bytes())
+            .json()
+    };
+    let first = relay.faucet(did(&key), 30_000, false);
+    let seen = relay.signed(&key, Some(&first), "GET", "/v1/account", b"").json();
+    assert_eq!(seen["available_msat"], 30_000);
+    assert_eq!(top_up(None, &first)["repeated"], true);
+
+    let (shown, further) = (
+        relay.faucet(did(&key), 10_000, false),
+        relay.faucet(did(&key), 5_000, false),
+    );
+    assert_eq!(
+        top_up(Some(&shown), &further),
+        json!({ "credited_msat": 5_000, "available_msat": 45_000 })
+    );
+    let both = relay.faucet(did(&key), 1_000, false);
+    assert_eq!(
+        top_up(Some(&both), &both),
+        json!({ "credited_msat": 1_000, "available_msat": 46_000 })
+    );
+}
