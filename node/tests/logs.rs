@@ -7,7 +7,7 @@ use identity::SigningKey;
 use relay::Relay;
 
 #[test]
-fn no_secret_and_nobodys_did_or_address_is_logged() {
+fn no_secret_and_nobodys_did_is_logged() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("log");
     let relay = Relay::start_logging(std::fs::File::create(&path).unwrap());
