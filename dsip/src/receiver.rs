@@ -51,9 +51,17 @@ impl Receiver {
         self.speaker.as_ref().map(|speaker| &speaker.from)
     }
 
-    /// Accepts one text message at `now` (unix seconds), or says why not.
+    /// Accepts one envelope in JSON at `now` (unix seconds), or says why not.
     pub fn receive(&mut self, text: &str, now: u64) -> Result<Received, Fault> {
-        let envelope = Envelope::open(text)?;
+        self.accept(Envelope::open(text)?, now)
+    }
+
+    /// The same for one in CBOR.
+    pub fn receive_cbor(&mut self, bytes: &[u8], now: u64) -> Result<Received, Fault> {
+        self.accept(Envelope::open_cbor(bytes)?, now)
+    }
+
+    fn accept(&mut self, envelope: Envelope, now: u64) -> Result<Received, Fault> {
         let message = self
             .check(&envelope, now)
             .map_err(|fault| fault.about(envelope.id()))?;
@@ -123,7 +131,7 @@ impl Received {
         HolderProof::verify(
             challenge,
             self.envelope.canonical().as_bytes(),
-            self.envelope.jws(),
+            &self.envelope.detached()?,
             now,
         )
         .map_err(|refusal| Fault::from(refusal).about(self.envelope.id()))

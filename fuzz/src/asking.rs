@@ -4,10 +4,11 @@
 
 use std::sync::Arc;
 
-use dsip::{Envelope, Memory, Receiver, canonicalise, seal_with_id};
+use dsip::{Envelope, Memory, Receiver, canonicalise, seal_cbor_with_id, seal_with_id};
+use identity::detached::Detached;
 use identity::proof::{Challenge, HolderProof, Request, Verifier};
 use identity::token::{self, TokenPolicy};
-use identity::{Did, Permit, SigningKey, json, jws, resolve};
+use identity::{Did, Permit, SigningKey, cose, json, resolve};
 use serde_json::Value;
 
 const NOW: u64 = 1_760_000_000;
@@ -29,14 +30,16 @@ pub(crate) fn token(bytes: &[u8]) {
             body: b"",
         };
         let _ = Verifier::new("node", true).account(text, &request, NOW);
-        let _ = HolderProof::verify(Challenge::new(NOW), bytes, text, NOW);
+        if let Ok(signature) = Detached::jws(text) {
+            let _ = HolderProof::verify(Challenge::new(NOW), bytes, &signature, NOW);
+        }
     }
-    let _ = HolderProof::verify(
-        Challenge::new(NOW),
-        bytes,
-        &jws::sign_detached(&key(3), bytes),
-        NOW,
-    );
+    if let Ok(signature) = Detached::cose(bytes) {
+        let _ = HolderProof::verify(Challenge::new(NOW), bytes, &signature, NOW);
+    }
+    let cose = cose::sign_cose(&key(3), bytes);
+    let signature = Detached::cose(&cose).expect("what was signed parses");
+    let _ = HolderProof::verify(Challenge::new(NOW), bytes, &signature, NOW);
     if let Ok(verified) = token::verify(&key(1).sign_jws(token::TYP, bytes), &policy, NOW) {
         assert!(verified.balance_msat() <= json::INTEGER_MAX);
         assert_eq!(verified.audience(), key(2).did());
@@ -49,6 +52,10 @@ pub(crate) fn token(bytes: &[u8]) {
 
 /// An envelope, or the body of one.
 pub(crate) fn envelope(bytes: &[u8]) {
+    if let Ok(envelope) = Envelope::open_cbor(bytes) {
+        let again = json::parse(envelope.canonical()).expect("the canonical form is strict JSON");
+        assert_eq!(canonicalise(&again), envelope.canonical());
+    }
     let Ok(text) = str::from_utf8(bytes) else { return };
     if let Ok(envelope) = Envelope::open(text) {
         let again = json::parse(envelope.canonical()).expect("the canonical form is strict JSON");
@@ -69,6 +76,13 @@ pub(crate) fn envelope(bytes: &[u8]) {
     connection.receive(&hello, NOW).expect("a good hello");
     if let Err(fault) = connection.receive(&sealed, NOW) {
         assert_ne!(fault.reason, "signature", "what seal signs, open verifies");
+    }
+    let sealed = seal_cbor_with_id(&key(1), Some(key(2).did()), &kind, &body, NOW, "2");
+    if let Err(fault) = connection.receive_cbor(&sealed, NOW) {
+        assert_ne!(
+            fault.reason, "signature",
+            "what seal_cbor signs, open_cbor verifies"
+        );
     }
 }
 

@@ -9,6 +9,8 @@
 //! Clocks are arguments; randomness is used only to make keys and nonces.
 
 mod base64url;
+pub mod cose;
+pub mod detached;
 mod did;
 pub mod document;
 pub mod json;

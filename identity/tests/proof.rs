@@ -4,9 +4,10 @@
 
 mod support;
 
+use identity::detached::Detached;
 use identity::proof::{Challenge, HolderProof, Request, Verifier, sign_dpop};
 use identity::token::{self, Confirmation, RelayToken, delegation};
-use identity::{Owner, Permit, Refusal, SigningKey, jws};
+use identity::{Owner, Permit, Refusal, SigningKey, cose, jws};
 use serde_json::{Value, json};
 use support::*;
 
@@ -535,12 +536,9 @@ fn envelope(nonce: &str) -> Value {
 
 fn answer(challenge: Challenge, envelope: &Value, key: &SigningKey, now: u64) -> Result<Permit, Refusal> {
     let payload = envelope.to_string();
-    let proof = HolderProof::verify(
-        challenge,
-        payload.as_bytes(),
-        &jws::sign_detached(key, payload.as_bytes()),
-        now,
-    )?;
+    let jws = jws::sign_detached(key, payload.as_bytes());
+    let signature = Detached::jws(&jws).unwrap();
+    let proof = HolderProof::verify(challenge, payload.as_bytes(), &signature, now)?;
     Permit::from_holder_proof(token(), proof)
 }
 
@@ -550,6 +548,25 @@ fn a_signature_over_the_challenge_and_the_token_makes_a_permit() {
     let envelope = envelope(challenge.nonce());
     let permit = answer(challenge, &envelope, &holder(), NOW + 59).unwrap();
     assert_eq!(permit.holder(), Some(holder().did()));
+}
+
+#[test]
+fn a_cose_signature_over_the_same_bytes_makes_the_same_permit() {
+    let challenge = Challenge::new(NOW);
+    let payload = envelope(challenge.nonce()).to_string();
+    let cose = cose::sign_cose(&holder(), payload.as_bytes());
+    let proof = HolderProof::verify(
+        challenge,
+        payload.as_bytes(),
+        &Detached::cose(&cose).unwrap(),
+        NOW,
+    )
+    .unwrap();
+    let permit = Permit::from_holder_proof(token(), proof).unwrap();
+    assert_eq!(permit.holder(), Some(holder().did()));
+    let forged = cose::sign_cose(&attacker(), payload.as_bytes());
+    let challenge = Challenge::new(NOW);
+    assert!(HolderProof::verify(challenge, b"{}", &Detached::cose(&forged).unwrap(), NOW).is_err());
 }
 
 #[test]
@@ -607,6 +624,6 @@ proptest::proptest! {
         let node = node();
         proptest::prop_assert!(node.possession(&text, &token(), &OFFER, NOW).is_err());
         proptest::prop_assert!(node.account(&text, &OFFER, NOW).is_err());
-        proptest::prop_assert!(HolderProof::verify(Challenge::new(NOW), text.as_bytes(), &text, NOW).is_err());
+        proptest::prop_assert!(Detached::jws(&text).is_err() && Detached::cose(text.as_bytes()).is_err());
     }
 }

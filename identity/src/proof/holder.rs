@@ -5,8 +5,8 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
+use crate::detached::Detached;
 use crate::did::{Did, resolve};
-use crate::jws::DetachedJws;
 use crate::key::{Thumbprint, sha256};
 use crate::refusal::Refusal;
 use crate::token::RelayToken;
@@ -46,27 +46,28 @@ pub struct HolderProof {
 }
 
 impl HolderProof {
-    /// Verifies a detached JWS over `payload`, the canonical JSON of an envelope with `from`, `to`, `nonce` and
+    /// Verifies a detached signature over `payload`, the canonical JSON of an envelope with `from`, `to`, `nonce` and
     /// `token`. The signing key may be one of `from`'s or one that the token's `cnf` names.
-    pub fn verify(challenge: Challenge, payload: &[u8], jws: &str, now: u64) -> Result<HolderProof, Refusal> {
+    pub fn verify(
+        challenge: Challenge,
+        payload: &[u8],
+        signature: &Detached<'_>,
+        now: u64,
+    ) -> Result<HolderProof, Refusal> {
         let malformed = |field, fix| Refusal::ProofMalformed { field, fix };
-        let jws = DetachedJws::parse(jws).map_err(|_| {
-            malformed(
-                "sig",
-                "send a detached JWS with exactly `alg`, `kid`, `typ`, `b64`, `crit`",
-            )
-        })?;
-        let key = jws
+        let key = signature
             .kid()
             .split_once('#')
             .and_then(|(did, _)| Did::parse(did).ok())
             .and_then(|did| resolve(&did).ok())
-            .and_then(|document| document.key(jws.kid()).cloned())
+            .and_then(|document| document.key(signature.kid()).cloned())
             .ok_or(malformed(
                 "kid",
                 "it must be the DID URL of a key of a did:key or did:jwk",
             ))?;
-        jws.verify(&key, payload).map_err(|_| Refusal::ProofSignature)?;
+        signature
+            .verify(&key, payload)
+            .map_err(|_| Refusal::ProofSignature)?;
         let envelope: Option<Map<String, Value>> = str::from_utf8(payload)
             .ok()
             .and_then(|text| json::parse_object(text).ok());
