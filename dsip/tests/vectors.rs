@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 
-use dsip::{Envelope, canonicalise, seal_with_id};
+use dsip::{Encoding, Envelope, canonicalise, seal_cbor_with_id, seal_with_id};
 use identity::{Did, SigningKey, resolve};
 use serde_json::{Value, json};
 
@@ -20,6 +20,7 @@ fn envelope(name: &str, seed: u8, to: Option<&Did>, kind: &str, body: Value, num
     let key = key(seed);
     let id = format!("00000000-0000-4000-8000-0000000000{number:02x}");
     let text = seal_with_id(&key, to, kind, &body, NOW, &id);
+    let cbor = seal_cbor_with_id(&key, to, kind, &body, NOW, &id);
     let mut without: Value = serde_json::from_str(&text).unwrap();
     let sig = without.as_object_mut().unwrap().remove("sig").unwrap();
     let jwk: Value = serde_json::from_str(&key.to_private_jwk()).unwrap();
@@ -32,6 +33,7 @@ fn envelope(name: &str, seed: u8, to: Option<&Did>, kind: &str, body: Value, num
         "jcs": canonicalise(&without),
         "jws": sig["jws"],
         "text": text,
+        "cbor": hex(&cbor),
     })
 }
 
@@ -302,8 +304,113 @@ fn base64url(bytes: &[u8]) -> String {
     text
 }
 
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    (0..text.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap())
+        .collect()
+}
+
+/// CBOR that no implementation may accept, with the reason of the fault.
+fn rejected_cbor() -> Value {
+    let key = key(1);
+    let good = seal_cbor_with_id(
+        &key,
+        Some(self::key(2).did()),
+        "dsip.bye",
+        &json!({"reason": "hangup"}),
+        NOW,
+        "00000000-0000-4000-8000-0000000000ab",
+    );
+    assert!(Envelope::open_cbor(&good).is_ok());
+    // The map's head counts six members and `sig`; one more makes eight.
+    assert_eq!(good[0], 0xa7);
+    let with = |member: &[u8]| [&[0xa8][..], member, &good[1..]].concat();
+    let at = |needle: &[u8]| {
+        good.windows(needle.len())
+            .position(|window| window == needle)
+            .unwrap()
+    };
+    let replaced = |needle: &[u8], by: &[u8]| {
+        let at = at(needle);
+        [&good[..at], by, &good[at + needle.len()..]].concat()
+    };
+    let sig = at(b"\x63sig") + 4;
+    let without_sig = [&[0xa6][..], &good[1..sig - 4]].concat();
+    let from = key.did().clone();
+    let reject = |name: &str, bytes: Vec<u8>, reason: &str| json!({"name": name, "from": from, "cbor": hex(&bytes), "reason": reason});
+    json!([
+        reject("repeated member", with(b"\x66reason\x61x"), "envelope-malformed"),
+        reject(
+            "byte string as a member",
+            with(b"\x61x\x41\x01"),
+            "envelope-malformed"
+        ),
+        reject("tagged member", with(b"\x61x\xc1\x01"), "envelope-malformed"),
+        reject("number as a name", with(b"\x01\x01"), "envelope-malformed"),
+        reject(
+            "integer of 2^53",
+            with(b"\x61x\x1b\x00\x20\0\0\0\0\0\0"),
+            "envelope-malformed"
+        ),
+        reject(
+            "integer of -2^53",
+            with(b"\x61x\x3b\x00\x1f\xff\xff\xff\xff\xff\xff"),
+            "envelope-malformed"
+        ),
+        reject(
+            "infinite number",
+            with(b"\x61x\xf9\x7c\x00"),
+            "envelope-malformed"
+        ),
+        reject(
+            "repeated member, deep",
+            with(b"\x61x\xa2\x61a\x01\x61a\x01"),
+            "envelope-malformed"
+        ),
+        reject(
+            "something after it",
+            [&good[..], &[0xf6]].concat(),
+            "envelope-malformed"
+        ),
+        reject("cut off", good[..good.len() - 1].to_vec(), "envelope-malformed"),
+        reject("an array", [&[0x81][..], &good].concat(), "envelope-malformed"),
+        reject("no sig", without_sig, "signature"),
+        reject(
+            "a member changed",
+            replaced(b"\x66hangup", b"\x66Hangup"),
+            "signature"
+        ),
+        reject("a member added", with(b"\x61x\xf6"), "signature"),
+        reject(
+            "tagged sig",
+            [&good[..sig], &[0xd2], &good[sig..]].concat(),
+            "signature"
+        ),
+        reject(
+            "attached payload",
+            replaced(b"\xa0\xf6\x58\x40", b"\xa0\x41\x00\x58\x40"),
+            "signature"
+        ),
+        reject(
+            "alg of another key",
+            replaced(b"\xa2\x01\x27\x04", b"\xa2\x01\x26\x04"),
+            "signature"
+        ),
+        reject(
+            "unprotected parameter",
+            replaced(b"\xa0\xf6\x58\x40", b"\xa1\x04\x41\x00\xf6\x58\x40"),
+            "signature"
+        ),
+    ])
+}
+
 fn vectors() -> Value {
-    json!({"valid": accepted(), "rejected": rejected()})
+    json!({"valid": accepted(), "rejected": rejected(), "rejected_cbor": rejected_cbor()})
 }
 
 fn path() -> PathBuf {
@@ -338,6 +445,14 @@ fn the_stored_envelopes_verify() {
             resolve(&did).unwrap().key(envelope.kid()).unwrap(),
             "{name}"
         );
+        assert_eq!(envelope.encoding(), Encoding::Json);
+        let cbor = Envelope::open_cbor(&unhex(vector["cbor"].as_str().unwrap()))
+            .unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(
+            (cbor.canonical(), cbor.kid(), cbor.encoding()),
+            (envelope.canonical(), envelope.kid(), Encoding::Cbor),
+            "{name}"
+        );
         // A sender need not write canonically.
         let mut spaced: Value = vector["envelope_without_sig"].clone();
         spaced["sig"] = json!({"alg": "EdDSA", "kid": vector["kid"], "jws": vector["jws"]});
@@ -360,5 +475,18 @@ fn the_stored_rejects_are_refused_for_their_reason() {
             "{name}: {fault}"
         );
         assert!(!fault.detail.is_empty(), "{name}");
+    }
+}
+
+#[test]
+fn the_stored_cbor_rejects_are_refused_for_their_reason() {
+    for vector in vectors()["rejected_cbor"].as_array().unwrap() {
+        let name = vector["name"].as_str().unwrap();
+        let fault = Envelope::open_cbor(&unhex(vector["cbor"].as_str().unwrap())).expect_err(name);
+        assert_eq!(
+            fault.reason,
+            vector["reason"].as_str().unwrap(),
+            "{name}: {fault}"
+        );
     }
 }
