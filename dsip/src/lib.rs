@@ -6,6 +6,7 @@
 //! speaker. [`seal()`] and [`seal_cbor`] write envelopes. What the messages mean for a call is not decided here.
 
 mod cbor;
+mod client;
 mod envelope;
 mod fault;
 mod jcs;
@@ -15,6 +16,7 @@ mod receiver;
 mod seal;
 mod signature;
 
+pub use client::{Client, ClientError, Terms};
 pub use envelope::{ENVELOPE_LENGTH_MAX, Envelope};
 pub use fault::Fault;
 pub use jcs::canonicalise;

@@ -94,7 +94,7 @@ fn members(
 }
 
 /// A random UUID (RFC 9562 section 5.4).
-fn random_uuid() -> String {
+pub(crate) fn random_uuid() -> String {
     let mut bytes = [0u8; 16];
     rand::fill(&mut bytes).expect("the system's random source never fails once the kernel has started");
     bytes[6] = bytes[6] & 0x0f | 0x40;

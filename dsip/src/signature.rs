@@ -48,7 +48,7 @@ impl Signature {
     pub(crate) fn detached(&self) -> Result<Detached<'_>, Fault> {
         Ok(match self {
             Signature::Jws(jws) => Detached::Jws(parse_jws(jws)?),
-            Signature::Cose(cose) => Detached::Cose(parse_cose(cose)?),
+            Signature::Cose(cose) => Detached::Cose(Box::new(parse_cose(cose)?)),
         })
     }
 }

@@ -9,7 +9,7 @@ pub enum Detached<'a> {
     /// RFC 7797.
     Jws(DetachedJws<'a>),
     /// RFC 9052.
-    Cose(DetachedCose),
+    Cose(Box<DetachedCose>),
 }
 
 /// Why it does not hold.
@@ -31,7 +31,7 @@ impl<'a> Detached<'a> {
 
     /// Parses a COSE_Sign1.
     pub fn cose(bytes: &[u8]) -> Result<Detached<'static>, CoseError> {
-        DetachedCose::parse(bytes).map(Detached::Cose)
+        DetachedCose::parse(bytes).map(|cose| Detached::Cose(Box::new(cose)))
     }
 
     /// The DID URL of the key that is said to have signed.

@@ -249,9 +249,9 @@ settings! {
         /// everything works on one machine; never do so in production.
         allow_loopback_peers: bool = false;
     }
-    /// DSIP over QUIC. Not built yet: nothing listens there.
+    /// DSIP over QUIC, for clients that are no browsers.
     quic: Quic {
-        /// Where it will listen.
+        /// The UDP port. Port 0 means any free port.
         listen: SocketAddr = local(4433);
     }
     /// Who may come in.

@@ -19,9 +19,6 @@ use crate::start::{self, Running};
 pub(crate) fn run(arguments: &DevArguments) -> Result<(), String> {
     log_to_standard_error();
     let mut config = configuration(arguments)?;
-    if arguments.quic.is_some() {
-        tracing::warn!("DSIP over QUIC is not built yet: --quic is accepted, but nothing listens there");
-    }
     let data = Data::at(&config.relay.data);
     data.prepare()?;
     let (key, issuer) = (data.key("relay.jwk")?, data.key("issuer.jwk")?);
@@ -46,6 +43,7 @@ pub(crate) fn run(arguments: &DevArguments) -> Result<(), String> {
             "http": running.http_url(),
             "sfu": running.sfu.to_string(),
             "turn": running.turn.to_string(),
+            "quic": running.quic.to_string(),
             "did": running.relay.key.did().as_str(),
             "issuer_key": data.path("issuer.jwk"),
             "admin_token_file": admin_token_file,

@@ -135,6 +135,24 @@ pub(crate) struct Place {
     _permit: OwnedSemaphorePermit,
 }
 
+impl Place {
+    /// A place for a new connection of this source, if both the relay and the source's share have room.
+    pub(crate) fn take(relay: &Arc<Relay>, source: IpAddr) -> Option<Arc<Place>> {
+        let permit = relay.connections.clone().try_acquire_owned().ok()?;
+        Place::of(relay, source, permit)
+    }
+
+    fn of(relay: &Arc<Relay>, source: IpAddr, permit: OwnedSemaphorePermit) -> Option<Arc<Place>> {
+        relay.sources.connect(source, clock::now()).then(|| {
+            Arc::new(Place {
+                relay: relay.clone(),
+                source,
+                _permit: permit,
+            })
+        })
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         self.relay.sources.disconnect(self.source, clock::now());
@@ -160,14 +178,9 @@ pub(crate) async fn serve(relay: Arc<Relay>, listener: TcpListener) {
             },
             () = relay.door_closed() => return,
         };
-        if !relay.sources.connect(source.ip(), clock::now()) {
+        let Some(place) = Place::of(&relay, source.ip(), permit) else {
             continue;
-        }
-        let place = Arc::new(Place {
-            relay: relay.clone(),
-            source: source.ip(),
-            _permit: permit,
-        });
+        };
         tokio::spawn(connection(relay.clone(), service.clone(), stream, source, place));
     }
 }

@@ -55,6 +55,8 @@ pub(crate) struct Relay {
     pub(crate) candidates: Vec<SocketAddr>,
     /// Where clients reach the TURN server.
     pub(crate) turn_addresses: Vec<SocketAddr>,
+    /// Where clients reach DSIP over QUIC.
+    pub(crate) quic_addresses: Vec<SocketAddr>,
     /// Usernames for the TURN server.
     pub(crate) turn: TurnAccess,
     /// Digest of the certificate that every shard shows.
@@ -98,6 +100,14 @@ impl Relay {
     pub(crate) fn dsip_url(&self) -> String {
         // http becomes ws and https wss.
         self.url_of("/v1/dsip").replacen("http", "ws", 1)
+    }
+
+    /// Where DSIP is spoken over QUIC.
+    pub(crate) fn quic_url(&self) -> String {
+        format!(
+            "quic://{}",
+            self.quic_addresses.first().unwrap_or(&self.config.quic.listen)
+        )
     }
 
     /// The prices as clients see them: each quote holds from now on for the configured time.

@@ -74,8 +74,8 @@ pub(crate) struct ShardConfig {
 }
 
 impl ShardConfig {
-    /// From what the operator set. `http` is where the front door listens.
-    pub(crate) fn new(config: &Config, http: SocketAddr) -> Self {
+    /// From what the operator set. `http` and `quic` are where the front door listens.
+    pub(crate) fn new(config: &Config, http: SocketAddr, quic: SocketAddr) -> Self {
         let wished = usize::try_from(config.relay.shards).unwrap_or(SHARDS_MAX);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let shards = if wished == 0 { cores } else { wished }.min(SHARDS_MAX);
@@ -86,7 +86,7 @@ impl ShardConfig {
             sfu_advertise: config.sfu.advertise.clone(),
             turn_listen: config.turn.listen,
             turn_advertise: config.turn.advertise.clone(),
-            other_ports: vec![http.port(), config.quic.listen.port()],
+            other_ports: vec![http.port(), quic.port()],
             allow_loopback_peers: config.turn.allow_loopback_peers,
             reduced_bits_per_second: config.ladder.turn_reduced_bits_per_second,
             audio_only_bits_per_second: config.ladder.turn_audio_only_bits_per_second,

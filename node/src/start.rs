@@ -25,7 +25,7 @@ use crate::relay::Relay;
 use crate::session::{EndReason, Told};
 use crate::shard::{self, Command, ShardConfig, Shards};
 use crate::turn_access::TurnAccess;
-use crate::{clock, http};
+use crate::{clock, http, quic};
 
 /// Events of shards that may wait for the control plane. A shard that finds it full counts and drops: a session's end
 /// is then noticed by its own silence.
@@ -47,6 +47,8 @@ pub(crate) struct Running {
     pub(crate) sfu: SocketAddr,
     /// Where its TURN server listens.
     pub(crate) turn: SocketAddr,
+    /// Where DSIP over QUIC listens.
+    pub(crate) quic: SocketAddr,
     shards: Shards,
 }
 
@@ -115,6 +117,11 @@ pub(crate) async fn start(
     let http = listener
         .local_addr()
         .map_err(|error| format!("http {listen}: {error}"))?;
+    let listen = config.quic.listen;
+    let endpoint = quic::bind(listen).map_err(|error| format!("quic {listen}: {error}"))?;
+    let quic_at = endpoint
+        .local_addr()
+        .map_err(|error| format!("quic {listen}: {error}"))?;
     let prices = prices(&config);
     let (cashier, ledger) = cashier::open(
         CashierConfig {
@@ -127,12 +134,13 @@ pub(crate) async fn start(
     )
     .map_err(|error| error.to_string())?;
     let (events, events_of_shards) = mpsc::channel(SHARD_EVENTS_MAX);
-    let shards = shard::spawn(ShardConfig::new(&config, http), cashier.clone(), events).map_err(|error| {
-        format!(
-            "sfu {} or turn {}: {error}",
-            config.sfu.listen, config.turn.listen
-        )
-    })?;
+    let shards =
+        shard::spawn(ShardConfig::new(&config, http, quic_at), cashier.clone(), events).map_err(|error| {
+            format!(
+                "sfu {} or turn {}: {error}",
+                config.sfu.listen, config.turn.listen
+            )
+        })?;
     ledger
         .start(shards.handles())
         .map_err(|error| format!("the cashier's thread: {error}"))?;
@@ -161,6 +169,7 @@ pub(crate) async fn start(
         ),
         candidates: advertised(sfu, &config.sfu.advertise),
         turn_addresses: advertised(turn, &config.turn.advertise),
+        quic_addresses: advertised(quic_at, &[]),
         turn: TurnAccess::new(config.turn.credentials_per_account_max),
         fingerprint: shards.fingerprint(),
         registry: Mutex::new(Registry::new(&config, shards.handles())),
@@ -180,12 +189,14 @@ pub(crate) async fn start(
     let relay = Arc::new(relay);
     tokio::spawn(relay.clone().follow_shards(events_of_shards));
     tokio::spawn(http::serve(relay.clone(), listener));
+    tokio::spawn(quic::serve(relay.clone(), endpoint));
     tokio::spawn(tidy(relay.clone()));
     Ok(Running {
         relay,
         http,
         sfu,
         turn,
+        quic: quic_at,
         shards,
     })
 }
@@ -195,7 +206,11 @@ fn did_document(relay: &Relay) -> String {
     let endpoints = Endpoints {
         http: vec![relay.public_url.clone()],
         ws: vec![relay.dsip_url()],
-        quic: Vec::new(),
+        quic: relay
+            .quic_addresses
+            .iter()
+            .map(|at| format!("quic://{at}"))
+            .collect(),
         turn: relay.turn_urls(),
         sfu: relay.candidates.iter().map(ToString::to_string).collect(),
     };

@@ -84,6 +84,8 @@ fn a_second_relay_on_the_same_data_says_so_and_leaves() {
             "127.0.0.1:0",
             "--turn",
             "127.0.0.1:0",
+            "--quic",
+            "127.0.0.1:0",
             "--data",
         ])
         .arg(relay.data.path())
@@ -92,12 +94,4 @@ fn a_second_relay_on_the_same_data_says_so_and_leaves() {
     assert_eq!(second.status.code(), Some(1));
     assert!(second.stdout.is_empty());
     assert_eq!(relay.get("/healthz").status, 200);
-}
-
-#[test]
-fn quic_is_accepted_and_said_to_be_missing() {
-    let data = tempfile::tempdir().unwrap();
-    let relay = Relay::start_with(data, &["--quic", "127.0.0.1:0"], &[]);
-    assert!(relay.ready.get("quic").is_none());
-    relay.stop();
 }

@@ -1,9 +1,11 @@
-//! `/v1/dsip`: one DSIP conversation over a WebSocket (subprotocol `dsip.v0.3`).
+//! One DSIP conversation: over a WebSocket at `/v1/dsip` (subprotocol `dsip.v0.3`, JSON in text, CBOR in binary
+//! messages), or over QUIC.
 //!
 //! hello -> challenge -> invite -> answer, then updates both ways, then bye. Every envelope is signed, both ways;
 //! signatures, freshness and replay are the crate `dsip`'s, this file is what the messages do. One connection carries
 //! one session, and the session ends with it.
 
+mod carrier;
 mod speech;
 
 use std::sync::Arc;
@@ -11,13 +13,14 @@ use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::State;
+use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use axum::response::Response;
+use carrier::{Carrier, Gone, Heard, MESSAGE_LENGTH_MAX, QuicStream};
 use dsip::message::{
     Bye, Challenge, ClientChanges, Description, ErrorBody, Hello, Invite, RelayChanges, Update,
 };
-use dsip::{ClientMessage, ENVELOPE_LENGTH_MAX, Fault, Received, Receiver, SUBPROTOCOL};
+use dsip::{ClientMessage, Encoding, Fault, Received, Receiver, SUBPROTOCOL};
 use identity::{Did, Permit, Refusal, proof, token};
 use metering::SessionId;
 use serde::Serialize;
@@ -45,9 +48,6 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 const ENVELOPES_BURST: f64 = 100.0;
 const ENVELOPES_PER_SECOND: f64 = 20.0;
 
-/// What is read of one message: more than an envelope may have, so that a client whose envelope is too large hears
-/// so and goes on.
-const MESSAGE_LENGTH_MAX: usize = 4 * ENVELOPE_LENGTH_MAX;
 /// A client that is still sending when its connection ends needs this long to read why: closing a socket with
 /// unread input makes the kernel throw the goodbye away.
 const LINGER: Duration = Duration::from_secs(1);
@@ -69,10 +69,21 @@ pub(crate) async fn upgrade(
         .max_message_size(MESSAGE_LENGTH_MAX)
         .max_frame_size(MESSAGE_LENGTH_MAX)
         .on_upgrade(|socket| async move {
-            Conversation::new(relay, socket).run().await;
+            Conversation::new(relay, Carrier::WebSocket(socket)).run().await;
             // The connection's place is taken for as long as the conversation lasts.
             drop(place);
         }))
+}
+
+/// A conversation over the one stream of a QUIC connection.
+pub(crate) async fn converse_over_quic(
+    relay: Arc<Relay>,
+    connection: quinn::Connection,
+    send: quinn::SendStream,
+    receive: quinn::RecvStream,
+) {
+    let carrier = Carrier::Quic(QuicStream::new(connection, send, receive));
+    Conversation::new(relay, carrier).run().await;
 }
 
 /// Why a conversation is over.
@@ -89,7 +100,9 @@ enum Over {
 
 struct Conversation {
     relay: Arc<Relay>,
-    socket: WebSocket,
+    carrier: Carrier,
+    /// As the client's last envelope came, ours go.
+    encoding: Encoding,
     receiver: Receiver,
     challenge: Option<proof::Challenge>,
     live: Option<Live>,
@@ -120,13 +133,14 @@ impl Drop for Conversation {
 }
 
 impl Conversation {
-    fn new(relay: Arc<Relay>, socket: WebSocket) -> Conversation {
+    fn new(relay: Arc<Relay>, carrier: Carrier) -> Conversation {
         let (outbox, told) = mpsc::channel(OUTBOX_MAX);
         let receiver = Receiver::new(relay.key.did().clone(), relay.dsip_memory.clone());
         let now = Instant::now();
         Conversation {
             relay,
-            socket,
+            carrier,
+            encoding: Encoding::Json,
             receiver,
             challenge: None,
             live: None,
@@ -153,11 +167,7 @@ impl Conversation {
             Over::Lost(_) => (1008, "too slow or silent"),
             Over::Misbehaved => (1008, "rules of the connection"),
         };
-        let frame = CloseFrame {
-            code,
-            reason: reason.into(),
-        };
-        let _ = timeout(SEND_PATIENCE, self.socket.send(Message::Close(Some(frame)))).await;
+        let _ = timeout(SEND_PATIENCE, self.carrier.close(code, reason)).await;
         if matches!(over, Over::Misbehaved) {
             tokio::time::sleep(LINGER).await;
         }
@@ -173,14 +183,10 @@ impl Conversation {
                 None => (self.heard + SILENCE_MAX).min(self.began + INVITE_PATIENCE),
             };
             let done = tokio::select! {
-                message = self.socket.recv() => match message {
-                    Some(Ok(message)) => self.hear(message).await,
-                    Some(Err(error)) if is_too_long(&error) => self.too_long().await,
-                    Some(Err(_)) | None => Err(Over::Lost(EndReason::ConnectionLost)),
-                },
+                heard = self.carrier.hear() => self.hear(heard).await,
                 Some(told) = self.told.recv() => self.pass_on(told).await,
                 notice = next_notice(&mut self.live) => self.tell_balance(notice).await,
-                _ = ping.tick() => self.send(Message::Ping(Default::default())).await,
+                _ = ping.tick() => self.ping().await,
                 () = sleep_until(due.unwrap_or(silent)), if due.is_some() => self.answer_missed(),
                 () = sleep_until(silent) => Err(Over::Lost(EndReason::ConnectionLost)),
                 () = self.relay.door_closed(), if self.live.is_none() => Err(Over::Ended),
@@ -191,23 +197,28 @@ impl Conversation {
         }
     }
 
-    async fn hear(&mut self, message: Message) -> Result<(), Over> {
+    async fn hear(&mut self, heard: Heard) -> Result<(), Over> {
         self.heard = Instant::now();
-        let text = match message {
-            Message::Text(text) => text,
-            Message::Binary(_) => {
-                let detail = "CBOR is not built yet on this relay; send JSON in text frames.";
-                return self.complain(Fault::new(400, "envelope-malformed", detail)).await;
-            }
-            Message::Close(_) => return Err(Over::Left),
-            Message::Ping(_) | Message::Pong(_) => return Ok(()),
+        let (encoding, envelope) = match heard {
+            Heard::Envelope(encoding, envelope) => (encoding, envelope),
+            Heard::Alive => return Ok(()),
+            Heard::TooLong => return self.too_long().await,
+            Heard::Closed => return Err(Over::Left),
+            Heard::Lost => return Err(Over::Lost(EndReason::ConnectionLost)),
         };
+        self.encoding = encoding;
         if !self.within_rate() {
             let detail = "More envelopes than a call needs; connect again and send fewer.";
             self.complain(Fault::new(429, "rate-limited", detail)).await?;
             return Err(Over::Misbehaved);
         }
-        let received = match self.receiver.receive(&text, clock::unix()) {
+        let now = clock::unix();
+        let received = match (encoding, str::from_utf8(&envelope)) {
+            (Encoding::Cbor, _) => self.receiver.receive_cbor(&envelope, now),
+            (Encoding::Json, Ok(text)) => self.receiver.receive(text, now),
+            (Encoding::Json, Err(_)) => Err(Fault::new(400, "envelope-malformed", "JSON is UTF-8.")),
+        };
+        let received = match received {
             Ok(received) => received,
             Err(fault) => return self.complain(fault).await,
         };
@@ -246,7 +257,10 @@ impl Conversation {
             correlates: id.to_owned(),
             nonce: challenge.nonce().to_owned(),
             hello_nonce: hello.nonce.clone(),
-            url: self.relay.dsip_url(),
+            url: match &self.carrier {
+                Carrier::WebSocket(_) => self.relay.dsip_url(),
+                Carrier::Quic(_) => self.relay.quic_url(),
+            },
             relay: self.relay.policy.operator.clone(),
             tariff: self.relay.tariffs(),
         };
@@ -450,22 +464,29 @@ impl Conversation {
 
     async fn say(&mut self, kind: &str, body: &impl Serialize) -> Result<(), Over> {
         let to: Option<&Did> = self.receiver.speaker();
-        let envelope = dsip::seal(&self.relay.key, to, kind, body, clock::unix());
-        self.send(Message::Text(envelope.into())).await
+        let (key, now) = (&self.relay.key, clock::unix());
+        let envelope = match self.encoding {
+            Encoding::Json => dsip::seal(key, to, kind, body, now).into_bytes(),
+            Encoding::Cbor => dsip::seal_cbor(key, to, kind, body, now),
+        };
+        within_patience(self.carrier.say(self.encoding, envelope)).await
     }
 
-    async fn send(&mut self, message: Message) -> Result<(), Over> {
-        match timeout(SEND_PATIENCE, self.socket.send(message)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(Over::Lost(EndReason::ConnectionLost)),
-            Err(_) => Err(Over::Lost(EndReason::SlowClient)),
+    async fn ping(&mut self) -> Result<(), Over> {
+        if within_patience(self.carrier.ping()).await? {
+            self.heard = Instant::now();
         }
+        Ok(())
     }
 }
 
-/// Whether a message was longer than is read. axum does not export the error, so its words have to do.
-fn is_too_long(error: &axum::Error) -> bool {
-    error.to_string().starts_with("Space limit exceeded")
+/// A client that does not take what is sent is slow; one that cannot be sent to is gone.
+async fn within_patience<T>(sending: impl Future<Output = Result<T, Gone>>) -> Result<T, Over> {
+    match timeout(SEND_PATIENCE, sending).await {
+        Ok(Ok(sent)) => Ok(sent),
+        Ok(Err(Gone)) => Err(Over::Lost(EndReason::ConnectionLost)),
+        Err(_) => Err(Over::Lost(EndReason::SlowClient)),
+    }
 }
 
 /// The next word of the cashier about the session; never, while there is none.

@@ -94,6 +94,8 @@ impl Relay {
                 "127.0.0.1:0",
                 "--turn",
                 "127.0.0.1:0",
+                "--quic",
+                "127.0.0.1:0",
             ])
             .args(["--data", data.path().to_str().unwrap()])
             .args(arguments)

@@ -36,7 +36,7 @@ export class TestRelay {
   log = "";
 
   async #spawn(http, sfu, turn) {
-    const child = spawn(PROGRAM, ["dev", "--http", http, "--sfu", sfu, "--turn", turn, "--data", this.data, "--config", this.config], {
+    const child = spawn(PROGRAM, ["dev", "--http", http, "--sfu", sfu, "--turn", turn, "--quic", "127.0.0.1:0", "--data", this.data, "--config", this.config], {
       stdio: ["ignore", "pipe", "pipe"],
     });
     this.child = child;

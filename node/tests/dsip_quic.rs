@@ -1,0 +1,256 @@
+//! DSIP over QUIC and in CBOR, against a really started relay, with the client of the crate `dsip`.
+#![allow(clippy::unwrap_used)]
+
+mod relay;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dsip::message::{ClientChanges, Mute};
+use dsip::{Client, Encoding, RelayMessage, Terms};
+use identity::{Did, SigningKey};
+use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream};
+use relay::{Relay, now, offer};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{DigitallySignedStruct, SignatureScheme};
+
+/// How long a word of the relay may take on a loaded machine.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// The relay's certificate proves nothing: its challenge does.
+#[derive(Debug)]
+struct AnyCertificate;
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ECDSA_NISTP256_SHA256, SignatureScheme::ED25519]
+    }
+}
+
+async fn connect(at: SocketAddr, alpn: &[u8]) -> Result<(Endpoint, Connection), quinn::ConnectionError> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyCertificate))
+        .with_no_client_auth();
+    tls.alpn_protocols = vec![alpn.to_vec()];
+    let endpoint = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+    let config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
+    let connection = endpoint.connect_with(config, at, "localhost").unwrap().await?;
+    Ok((endpoint, connection))
+}
+
+/// One conversation over QUIC.
+struct Conversation {
+    _endpoint: Endpoint,
+    connection: Connection,
+    send: SendStream,
+    receive: RecvStream,
+    client: Client,
+}
+
+impl Conversation {
+    async fn open(relay: &Relay, key: &SigningKey, encoding: Encoding) -> Conversation {
+        let at = relay.ready["quic"].as_str().unwrap();
+        let (endpoint, connection) = connect(at.parse().unwrap(), b"dsip/0.3").await.unwrap();
+        let (send, receive) = connection.open_bi().await.unwrap();
+        let key = SigningKey::from_jwk(&key.to_private_jwk()).unwrap();
+        let did = Did::parse(relay.did()).unwrap();
+        Conversation {
+            _endpoint: endpoint,
+            connection,
+            send,
+            receive,
+            client: Client::new(key, did, &format!("quic://{at}"), encoding),
+        }
+    }
+
+    async fn say(&mut self, envelope: &[u8]) {
+        let length = u32::try_from(envelope.len()).unwrap().to_be_bytes();
+        // In pieces, as a network may deliver it.
+        for piece in [&length[..2], &length[2..], envelope] {
+            self.send.write_all(piece).await.unwrap();
+        }
+    }
+
+    async fn hear(&mut self) -> RelayMessage {
+        let heard = async {
+            let mut length = [0; 4];
+            self.receive.read_exact(&mut length).await.unwrap();
+            let mut envelope = vec![0; u32::from_be_bytes(length) as usize];
+            self.receive.read_exact(&mut envelope).await.unwrap();
+            envelope
+        };
+        let envelope = tokio::time::timeout(PATIENCE, heard)
+            .await
+            .expect("the relay speaks");
+        let encoding = match envelope[0] {
+            b'{' => Encoding::Json,
+            _ => Encoding::Cbor,
+        };
+        self.client.receive(encoding, &envelope, now()).unwrap()
+    }
+
+    async fn join(&mut self, token: &str, name: &str) -> String {
+        let hello = self.client.hello(now());
+        self.say(&hello).await;
+        assert!(matches!(self.hear().await, RelayMessage::Challenge(_)));
+        let sdp = offer();
+        let terms = Terms {
+            room: "den",
+            name: Some(name),
+            token,
+            sdp: &sdp,
+            max_msat_per_second: None,
+        };
+        let invite = self.client.invite(&terms, now()).unwrap();
+        self.say(&invite).await;
+        match self.hear().await {
+            RelayMessage::Answer(answer) => answer.session,
+            other => panic!("not an answer: {other:?}"),
+        }
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+#[test]
+fn a_call_is_joined_and_left_over_quic_in_both_encodings() {
+    let relay = Relay::start();
+    for (encoding, seed) in [(Encoding::Cbor, 31), (Encoding::Json, 32)] {
+        let key = SigningKey::from_seed(&[seed; 32]);
+        let token = relay.faucet(key.did().as_str(), 1_000_000, false);
+        runtime().block_on(async {
+            let mut conversation = Conversation::open(&relay, &key, encoding).await;
+            let session = conversation.join(&token, "Zoë").await;
+            assert_eq!(conversation.client.session(), Some(&session[..]));
+            let mute = Some(Mute {
+                audio: true,
+                video: false,
+            });
+            let changes = ClientChanges {
+                mute,
+                ..ClientChanges::default()
+            };
+            let update = conversation.client.update(changes, now()).unwrap();
+            conversation.say(&update).await;
+            let bye = conversation.client.bye("hangup", now());
+            conversation.say(&bye).await;
+            let closed = tokio::time::timeout(PATIENCE, conversation.connection.closed()).await;
+            assert!(closed.is_ok(), "the relay closes after a goodbye");
+        });
+    }
+    relay.stop();
+}
+
+#[test]
+fn an_envelope_that_is_too_large_or_malformed_is_told_so_over_quic() {
+    let relay = Relay::start();
+    let key = SigningKey::from_seed(&[33; 32]);
+    runtime().block_on(async {
+        let mut conversation = Conversation::open(&relay, &key, Encoding::Cbor).await;
+        let code = |message: RelayMessage| match message {
+            RelayMessage::Error(error) => error.code,
+            other => panic!("not an error: {other:?}"),
+        };
+        conversation.say(b"\xa0").await;
+        assert_eq!(code(conversation.hear().await), 400);
+        conversation.say(&vec![0xa0; 65 * 1024]).await;
+        assert_eq!(code(conversation.hear().await), 413);
+        conversation
+            .send
+            .write_all(&u32::MAX.to_be_bytes())
+            .await
+            .unwrap();
+        assert_eq!(code(conversation.hear().await), 413);
+        let closed = tokio::time::timeout(PATIENCE, conversation.connection.closed()).await;
+        assert!(closed.is_ok(), "what cannot be skipped ends the conversation");
+    });
+    relay.stop();
+}
+
+#[test]
+fn another_protocol_name_is_refused_and_the_door_stays_open() {
+    let relay = Relay::start();
+    let at: SocketAddr = relay.ready["quic"].as_str().unwrap().parse().unwrap();
+    runtime().block_on(async {
+        assert!(connect(at, b"h3").await.is_err());
+        // Garbage in plain datagrams is nobody's connection.
+        let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        for length in [1_usize, 20, 1_200] {
+            socket.send_to(&vec![0xc3; length], at).await.unwrap();
+        }
+        assert!(connect(at, b"dsip/0.3").await.is_ok());
+    });
+    let document = relay.get("/.well-known/did.json").json();
+    assert_eq!(
+        document["service"][0]["serviceEndpoint"]["quic"][0],
+        format!("quic://{at}")
+    );
+    relay.stop();
+}
+
+#[test]
+fn a_relay_that_ends_says_goodbye_over_quic() {
+    let relay = Relay::start();
+    let key = SigningKey::from_seed(&[34; 32]);
+    let token = relay.faucet(key.did().as_str(), 1_000_000, false);
+    runtime().block_on(async {
+        let mut conversation = Conversation::open(&relay, &key, Encoding::Cbor).await;
+        conversation.join(&token, "late").await;
+        relay.signal("TERM");
+        let mut updates = 0;
+        loop {
+            match conversation.hear().await {
+                RelayMessage::Bye(bye) => break assert_eq!(bye.reason, "draining"),
+                // The second signal ends at once what the first one gave time to leave.
+                RelayMessage::Update(_) => {
+                    updates += 1;
+                    if updates == 3 {
+                        relay.signal("TERM");
+                    }
+                }
+                other => panic!("not a goodbye: {other:?}"),
+            }
+        }
+    });
+}
