@@ -21,8 +21,11 @@ pub(crate) enum CborError {
     NotJson,
 }
 
-/// Reads one map; its `sig` comes apart, as the CBOR that it is.
-pub(crate) fn parse_envelope(bytes: &[u8]) -> Result<(Map<String, Value>, Option<Vec<u8>>), CborError> {
+/// An envelope's members, and apart from them its `sig`, as the CBOR that it is.
+type Parsed = (Map<String, Value>, Option<Vec<u8>>);
+
+/// Reads one map.
+pub(crate) fn parse_envelope(bytes: &[u8]) -> Result<Parsed, CborError> {
     let mut rest = bytes;
     let value: Cbor = ciborium::de::from_reader_with_recursion_limit(&mut rest, DEPTH_MAX)
         .map_err(|_| CborError::Syntax)?;
