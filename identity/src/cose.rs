@@ -127,14 +127,14 @@ mod tests {
         let bytes = sign_cose(&key, b"payload");
         let parsed = DetachedCose::parse(&bytes).unwrap();
         assert_eq!(parsed.kid(), key.kid());
-        assert_eq!(parsed.verify(&key.public_key(), b"payload"), Ok(()));
+        assert_eq!(parsed.verify(key.public_key(), b"payload"), Ok(()));
         assert_eq!(
-            parsed.verify(&key.public_key(), b"Payload"),
+            parsed.verify(key.public_key(), b"Payload"),
             Err(CoseError::Signature)
         );
         let other = SigningKey::from_seed(&[2; 32]);
         assert_eq!(
-            parsed.verify(&other.public_key(), b"payload"),
+            parsed.verify(other.public_key(), b"payload"),
             Err(CoseError::Signature)
         );
         assert_eq!(algorithm_value(key.public_key().algorithm()), -8);
@@ -154,7 +154,7 @@ mod tests {
             .build();
         let parsed = DetachedCose::parse(&sign1.to_vec().unwrap()).unwrap();
         assert_eq!(
-            parsed.verify(&key.public_key(), b"payload"),
+            parsed.verify(key.public_key(), b"payload"),
             Err(CoseError::Signature)
         );
     }
@@ -200,7 +200,7 @@ mod tests {
         ));
         let parsed = DetachedCose::parse(&sign1.to_vec().unwrap()).unwrap();
         assert_eq!(
-            parsed.verify(&key.public_key(), b"payload"),
+            parsed.verify(key.public_key(), b"payload"),
             Err(CoseError::Algorithm)
         );
     }
