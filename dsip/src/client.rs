@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::envelope::Envelope;
 use crate::fault::Fault;
 use crate::message::{
-    Bye, Challenge, ClientChanges, Hello, Invite, Media, NAME_LENGTH_MAX, RelayMessage, Update,
+    Bye, Challenge, ClientChanges, Hello, Invite, Media, NAME_LENGTH_MAX, RelayMessage, Resume, Update,
 };
 use crate::receiver::TS_WINDOW;
 use crate::seal::{Encoding, random_uuid, seal_cbor_with_id, seal_with_id};
@@ -125,6 +125,18 @@ impl Client {
         let (id, envelope) = self.say("dsip.invite", &body, now);
         self.invite_id = Some(id);
         Ok(envelope)
+    }
+
+    /// `dsip.resume`: the session goes on over this connection, after the one that it was on broke. It uses the challenge
+    /// up; the relay's update tells where the session stands.
+    ///
+    /// # Errors
+    /// [`ClientError::Early`] before the challenge.
+    pub fn resume(&mut self, session: &str, now: u64) -> Result<Vec<u8>, ClientError> {
+        let nonce = self.challenge.take().ok_or(ClientError::Early("challenge"))?;
+        self.session = Some(session.to_owned());
+        let session = session.to_owned();
+        Ok(self.say("dsip.resume", &Resume { session, nonce }, now).1)
     }
 
     /// `dsip.update`.

@@ -1,4 +1,4 @@
-//! The messages of a call. Client to relay: hello, invite, update, ice, bye. Relay to client: challenge, answer,
+//! The messages of a call. Client to relay: hello, invite, resume, update, ice, bye. Relay to client: challenge, answer,
 //! update, bye, error. Unknown members are ignored, so that either side can grow.
 
 use identity::Did;
@@ -68,6 +68,15 @@ pub struct Invite {
     /// The client's own limit on what this session may cost.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_msat_per_second: Option<u64>,
+}
+
+/// `dsip.resume`: a session goes on over this connection, after the one it was on broke.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resume {
+    /// Which.
+    pub session: String,
+    /// The challenge's.
+    pub nonce: String,
 }
 
 /// `dsip.answer`: the session is open.
@@ -277,6 +286,8 @@ pub enum ClientMessage {
     Hello(Hello),
     /// `dsip.invite`.
     Invite(Invite),
+    /// `dsip.resume`.
+    Resume(Resume),
     /// `dsip.update`.
     Update(Update<ClientChanges>),
     /// `dsip.ice`: accepted and ignored, the relay is ICE-lite.
@@ -304,6 +315,12 @@ impl ClientMessage {
                 }
                 Ok(ClientMessage::Invite(invite))
             }
+            "dsip.resume" => {
+                let resume: Resume =
+                    envelope.body("`dsip.resume` needs `session` and the challenge's `nonce`, strings")?;
+                within_limits(&[&resume.session, &resume.nonce])?;
+                Ok(ClientMessage::Resume(resume))
+            }
             "dsip.update" => {
                 let update: Update<ClientChanges> = envelope.body(
                     "`dsip.update` needs `session` and `changes` with `offer` or `answer` {`sdp`, `seq`}, `mute` \
@@ -323,7 +340,7 @@ impl ClientMessage {
             _ => Err(Fault::new(
                 404,
                 "type-unknown",
-                "a client sends `dsip.hello`, `dsip.invite`, `dsip.update`, `dsip.ice` or `dsip.bye`",
+                "a client sends `dsip.hello`, `dsip.invite`, `dsip.resume`, `dsip.update`, `dsip.ice` or `dsip.bye`",
             )),
         }
     }

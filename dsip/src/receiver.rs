@@ -51,6 +51,11 @@ impl Receiver {
         self.speaker.as_ref().map(|speaker| &speaker.from)
     }
 
+    /// The DID URL of the key that it was said with.
+    pub fn speaker_key(&self) -> Option<&str> {
+        self.speaker.as_ref().map(|speaker| &speaker.kid[..])
+    }
+
     /// Accepts one envelope in JSON at `now` (unix seconds), or says why not.
     pub fn receive(&mut self, text: &str, now: u64) -> Result<Received, Fault> {
         self.accept(Envelope::open(text)?, now)

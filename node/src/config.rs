@@ -323,6 +323,9 @@ settings! {
         members_max: u64 = 64, in 2..=64;
         /// Rooms at the same time on this node.
         rooms_max: u64 = 10_000, in 1..=1_000_000;
+        /// How long a session whose DSIP connection broke waits for its client to come back (`dsip.resume`). 0 ends it
+        /// at once.
+        resume_seconds: u64 = 20, in 0..=30;
     }
     /// Only for `milliway dev`.
     dev: Dev {

@@ -16,6 +16,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use crate::cashier::CashierHandle;
 use crate::clock;
 use crate::config::Config;
+use crate::http::dsip_socket::Away;
 use crate::http::metrics::Metrics;
 use crate::http::source_limit::SourceLimit;
 use crate::registry::Registry;
@@ -39,6 +40,8 @@ pub(crate) struct Relay {
     pub(crate) proofs: proof::Verifier,
     /// Envelope ids seen by any DSIP connection.
     pub(crate) dsip_memory: Arc<dsip::Memory>,
+    /// Sessions whose client may come back.
+    pub(crate) away: Away,
     /// The ledger's side.
     pub(crate) cashier: CashierHandle,
     /// The threads that relay.

@@ -18,6 +18,7 @@ use crate::addresses::advertised;
 use crate::cashier::{self, CashierConfig};
 use crate::config::Config;
 use crate::data::Data;
+use crate::http::dsip_socket::Away;
 use crate::http::metrics::Metrics;
 use crate::http::source_limit::SourceLimit;
 use crate::registry::Registry;
@@ -161,6 +162,7 @@ pub(crate) async fn start(
         policy: policy(&config, &key),
         proofs: proof::Verifier::new(key.kid(), config.auth.require_body_hash),
         dsip_memory: Arc::new(dsip::Memory::new()),
+        away: Away::default(),
         connections: Arc::new(Semaphore::new(connections_max)),
         sources: SourceLimit::new(
             config.http.requests_per_second,

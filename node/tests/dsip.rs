@@ -227,7 +227,11 @@ fn a_conversation_from_hello_to_bye() {
 
 #[test]
 fn people_see_each_other_come_mute_and_go() {
-    let relay = Relay::start();
+    let relay = Relay::start_with(
+        tempfile::tempdir().unwrap(),
+        &[],
+        &[("MILLIWAY_ROOM__RESUME_SECONDS", "1")],
+    );
     let (ada, grace) = (SigningKey::generate(), SigningKey::generate());
     let mut ada = joined(&relay, &ada, 50_000, "ada");
     ada.sees(&[]);
@@ -262,7 +266,7 @@ fn people_see_each_other_come_mute_and_go() {
             .all(|track| ["ada", "grace"].contains(&track.name.as_str())),
         "{carried:?}"
     );
-    // Her socket just closes.
+    // Her socket just closes, and she does not come back in time.
     drop(grace);
     ada.sees(&[("mary", true, true)]);
 }

@@ -183,6 +183,72 @@ fn a_call_is_joined_and_left_over_quic_in_both_encodings() {
 }
 
 #[test]
+fn a_session_whose_connection_broke_goes_on_over_another_one() {
+    let relay = Relay::start();
+    let (key, thief) = (SigningKey::from_seed(&[35; 32]), SigningKey::from_seed(&[36; 32]));
+    let token = relay.faucet(key.did().as_str(), 1_000_000, false);
+    runtime().block_on(async {
+        let mut first = Conversation::open(&relay, &key, Encoding::Cbor).await;
+        let session = first.join(&token, "Zoë").await;
+        let resume = async |key: &SigningKey, session: &str| {
+            let mut again = Conversation::open(&relay, key, Encoding::Json).await;
+            let hello = again.client.hello(now());
+            again.say(&hello).await;
+            assert!(matches!(again.hear().await, RelayMessage::Challenge(_)));
+            let envelope = again.client.resume(session, now()).unwrap();
+            again.say(&envelope).await;
+            let answer = again.hear().await;
+            (again, answer)
+        };
+        let code = |message: &RelayMessage| match message {
+            RelayMessage::Error(error) => error.code,
+            _ => 200,
+        };
+        let (_, answer) = resume(&key, &session).await;
+        assert_eq!(code(&answer), 404, "its connection still stands");
+        // The network goes: no goodbye of any kind reaches the relay in order.
+        first.connection.close(quinn::VarInt::from_u32(99), b"");
+        first.connection.closed().await;
+        drop(first);
+        let (_, answer) = resume(&thief, &session).await;
+        assert_eq!(code(&answer), 404, "somebody else's session");
+        let (_, answer) = resume(&key, "0000000000000000").await;
+        assert_eq!(code(&answer), 404, "no session");
+        let (mut again, answer) = resume(&key, &session).await;
+        match answer {
+            RelayMessage::Update(update) => {
+                assert_eq!(update.session, session);
+                assert!(update.changes.participants.is_some(), "where the session stands");
+            }
+            other => panic!("not an update: {other:?}"),
+        }
+        let changes = ClientChanges {
+            topup: Some(dsip::message::Topup {
+                token: relay.faucet(key.did().as_str(), 5_000, false),
+            }),
+            ..ClientChanges::default()
+        };
+        let update = again.client.update(changes, now()).unwrap();
+        again.say(&update).await;
+        loop {
+            match again.hear().await {
+                RelayMessage::Update(update) if update.changes.topup.is_some() => break,
+                RelayMessage::Update(_) => {}
+                other => panic!("not an update: {other:?}"),
+            }
+        }
+        let bye = again.client.bye("hangup", now());
+        again.say(&bye).await;
+        assert!(
+            tokio::time::timeout(PATIENCE, again.connection.closed())
+                .await
+                .is_ok()
+        );
+    });
+    relay.stop();
+}
+
+#[test]
 fn an_envelope_that_is_too_large_or_malformed_is_told_so_over_quic() {
     let relay = Relay::start();
     let key = SigningKey::from_seed(&[33; 32]);

@@ -169,10 +169,7 @@ export class Call extends EventTarget {
     const generation = ++this.#generation;
     this.#roster.clear();
     await this.#currentToken();
-    const signalling = new Signalling(this.relay.identity, this.relay, {
-      onmessage: (envelope) => this.#hear(envelope),
-      onclose: (error) => generation === this.#generation && (this.#abort?.(error), this.#lost(error)),
-    });
+    const signalling = this.#listen(generation);
     this.#signalling = signalling;
     const [challenge, offer] = await Promise.all([signalling.open(), this.#prepare(generation)]);
     this.tariff = challenge.tariff ?? [];
@@ -190,6 +187,13 @@ export class Call extends EventTarget {
       await this.#tell({ mute: this.#silent() });
     }
     await this.#mediaFlows(generation);
+  }
+
+  #listen(generation) {
+    return new Signalling(this.relay.identity, this.relay, {
+      onmessage: (envelope) => this.#hear(envelope),
+      onclose: (error) => generation === this.#generation && (this.#abort?.(error), this.#lost(error)),
+    });
   }
 
   async #currentToken() {
@@ -270,12 +274,14 @@ export class Call extends EventTarget {
     this.#enter("reconnecting", error);
     let last = error;
     for (const [attempt, pause] of BACKOFF_MS.entries()) {
-      this.#tearDown();
+      // Only the socket broke: the media flow on, and the session may be taken up again.
+      const flowing = error.slug === "relay-gone" && this.#peer?.connectionState === "connected";
+      if (!flowing) this.#tearDown();
       await new Promise((resolve) => setTimeout(resolve, pause * (0.75 + Math.random() / 2)));
       if (this.state !== "reconnecting") return;
       this.#send("notice", { kind: "attempt", attempt: attempt + 1, of: BACKOFF_MS.length });
       try {
-        await this.#establish();
+        if (!flowing || !(await this.#resume())) await this.#establish();
         if (this.state === "reconnecting") this.#enter("connected");
         return;
       } catch (cause) {
@@ -287,6 +293,27 @@ export class Call extends EventTarget {
       }
     }
     await this.#end(last);
+  }
+
+  /** @returns {Promise<boolean>} false where the relay knows the session no longer: everything is torn down then */
+  async #resume() {
+    const generation = this.#generation;
+    const signalling = this.#listen(generation);
+    try {
+      const { nonce } = await signalling.open();
+      const update = await signalling.request({ type: "dsip.resume", session: this.session, nonce }, "dsip.update");
+      if (generation !== this.#generation) return signalling.close(), true;
+      this.#signalling = signalling;
+      this.#offering = this.#offerAgain = false;
+      await this.#hear(update);
+      await this.#tell({ mute: this.#silent() });
+      return true;
+    } catch (cause) {
+      signalling.close();
+      if (typed(cause).slug === "relay-gone") throw cause;
+      this.#tearDown();
+      return false;
+    }
   }
 
   #tearDown() {

@@ -34,6 +34,14 @@ impl Challenge {
     pub fn nonce(&self) -> &str {
         &self.nonce
     }
+
+    /// Uses the challenge up: does `nonce` answer it, in time? That the envelope with the nonce is signed, and by whom, is
+    /// the caller's to check.
+    pub fn is_answered_by(self, nonce: &str, now: u64) -> bool {
+        now.checked_sub(self.issued)
+            .is_some_and(|age| age < CHALLENGE_LIFETIME)
+            && nonce == self.nonce
+    }
 }
 
 /// A key signed an envelope that answers our challenge and carries a token. Becomes a [`crate::Permit`] with that
@@ -73,10 +81,7 @@ impl HolderProof {
             .and_then(|text| json::parse_object(text).ok());
         let envelope = envelope.ok_or(malformed("payload", "send one JSON object with each member once"))?;
         let text = |name: &str| envelope.get(name).and_then(Value::as_str);
-        let fresh = now
-            .checked_sub(challenge.issued)
-            .is_some_and(|age| age < CHALLENGE_LIFETIME);
-        if !fresh || text("nonce") != Some(challenge.nonce.as_str()) {
+        if !text("nonce").is_some_and(|nonce| challenge.is_answered_by(nonce, now)) {
             return Err(Refusal::NonceRequired);
         }
         let did = |name: &'static str| {

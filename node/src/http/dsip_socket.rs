@@ -3,14 +3,18 @@
 //!
 //! hello -> challenge -> invite -> answer, then updates both ways, then bye. Every envelope is signed, both ways;
 //! signatures, freshness and replay are the crate `dsip`'s, this file is what the messages do. One connection carries
-//! one session, and the session ends with it.
+//! one session. A session whose connection breaks waits for a while for its client to come back over another one
+//! ([`away`]); it never outlives its conversation.
 
+mod away;
 mod carrier;
 mod speech;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use away::Away;
+use away::{NotAway, Return};
 use axum::Extension;
 use axum::extract::State;
 use axum::extract::ws::WebSocketUpgrade;
@@ -18,7 +22,7 @@ use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::response::Response;
 use carrier::{Carrier, Gone, Heard, MESSAGE_LENGTH_MAX, QuicStream};
 use dsip::message::{
-    Bye, Challenge, ClientChanges, Description, ErrorBody, Hello, Invite, RelayChanges, Update,
+    Bye, Challenge, ClientChanges, Description, ErrorBody, Hello, Invite, RelayChanges, Resume, Update,
 };
 use dsip::{ClientMessage, Encoding, Fault, Received, Receiver, SUBPROTOCOL};
 use identity::{Did, Permit, Refusal, proof, token};
@@ -96,6 +100,8 @@ enum Over {
     Ended,
     /// The client broke the rules of the connection itself.
     Misbehaved,
+    /// The connection serves another conversation now: the one whose session was resumed over it.
+    HandedOver,
 }
 
 struct Conversation {
@@ -108,6 +114,8 @@ struct Conversation {
     live: Option<Live>,
     outbox: mpsc::Sender<Told>,
     told: mpsc::Receiver<Told>,
+    /// The last words about tracks and participants: what a client that comes back has to know.
+    state: RelayChanges,
     heard: Instant,
     began: Instant,
     bucket: (f64, Instant),
@@ -146,6 +154,7 @@ impl Conversation {
             live: None,
             outbox,
             told,
+            state: RelayChanges::default(),
             heard: now,
             began: now,
             bucket: (ENVELOPES_BURST, now),
@@ -153,16 +162,29 @@ impl Conversation {
     }
 
     async fn run(mut self) {
-        let over = self.converse().await;
+        let mut over = self.converse().await;
+        while let Over::Lost(EndReason::ConnectionLost) = over {
+            over = match self.away().await {
+                Ok(()) => self.converse().await,
+                Err(over) => {
+                    self.carrier = Carrier::Away;
+                    if let Over::Lost(_) = over {
+                        self.finish(EndReason::ConnectionLost);
+                    }
+                    return;
+                }
+            };
+        }
         if let Some(live) = &self.live {
             match over {
                 Over::Left => self.relay.leave(live.session, EndReason::Hangup),
                 Over::Lost(reason) => self.relay.leave(live.session, reason),
                 Over::Misbehaved => self.relay.leave(live.session, EndReason::Denied),
-                Over::Ended => {}
+                Over::Ended | Over::HandedOver => {}
             }
         }
         let (code, reason) = match over {
+            Over::HandedOver => return,
             Over::Left | Over::Ended => (1000, "bye"),
             Over::Lost(_) => (1008, "too slow or silent"),
             Over::Misbehaved => (1008, "rules of the connection"),
@@ -171,6 +193,62 @@ impl Conversation {
         if matches!(over, Over::Misbehaved) {
             tokio::time::sleep(LINGER).await;
         }
+    }
+
+    fn finish(&self, reason: EndReason) {
+        if let Some(live) = &self.live {
+            self.relay.leave(live.session, reason);
+        }
+    }
+
+    /// The connection broke. The session goes on for as long as its client may take to come back.
+    async fn away(&mut self) -> Result<(), Over> {
+        let lost = || Over::Lost(EndReason::ConnectionLost);
+        let patience = Duration::from_secs(self.relay.config.room.resume_seconds);
+        let session = self.live.as_ref().map(|live| live.session).ok_or_else(lost)?;
+        let key = self.receiver.speaker_key().ok_or_else(lost)?;
+        if patience.is_zero() || self.relay.is_draining() {
+            return Err(lost());
+        }
+        let mut returned = self.relay.away.wait(session, key).ok_or_else(lost)?;
+        self.carrier = Carrier::Away;
+        // An answer that was due may have been lost with the connection: the lines are offered again.
+        self.answer_missed()?;
+        let until = Instant::now() + patience;
+        let over = loop {
+            tokio::select! {
+                client = &mut returned => match client {
+                    Ok(client) => return self.resume(client).await,
+                    Err(_) => break lost(),
+                },
+                Some(told) = self.told.recv() => match told {
+                    Told::Tracks(tracks) => self.state.tracks = speech::tracks(tracks).tracks,
+                    Told::Participants(list) => self.state.participants = speech::participants(list).participants,
+                    Told::Ended(_) => break Over::Ended,
+                    Told::NeedLines | Told::Draining(_) => {}
+                },
+                notice = next_notice(&mut self.live) => self.state.balance = Some(speech::balance(&notice)),
+                () = sleep_until(until) => break lost(),
+                () = self.relay.door_closed() => break lost(),
+            }
+        };
+        self.relay.away.give_up(session);
+        Err(over)
+    }
+
+    /// The client is back: it is told where its session stands.
+    async fn resume(&mut self, client: Return) -> Result<(), Over> {
+        let Return {
+            carrier,
+            encoding,
+            receiver,
+            correlates,
+        } = client;
+        (self.carrier, self.encoding, self.receiver) = (carrier, encoding, receiver);
+        self.heard = Instant::now();
+        let state = self.state.clone();
+        self.update(Some(&correlates), state).await?;
+        self.offer_more().await
     }
 
     async fn converse(&mut self) -> Over {
@@ -226,6 +304,7 @@ impl Conversation {
         let done = match &received.message {
             ClientMessage::Hello(hello) => self.challenge(hello, &id).await,
             ClientMessage::Invite(invite) => self.invited(invite, &received).await,
+            ClientMessage::Resume(resume) => self.resumed(resume, &id).await,
             ClientMessage::Update(update) => self.updated(update, &id).await,
             ClientMessage::Ice => Ok(()),
             ClientMessage::Bye(_) => return Err(Over::Left),
@@ -258,8 +337,8 @@ impl Conversation {
             nonce: challenge.nonce().to_owned(),
             hello_nonce: hello.nonce.clone(),
             url: match &self.carrier {
-                Carrier::WebSocket(_) => self.relay.dsip_url(),
                 Carrier::Quic(_) => self.relay.quic_url(),
+                Carrier::WebSocket(_) | Carrier::Away => self.relay.dsip_url(),
             },
             relay: self.relay.policy.operator.clone(),
             tariff: self.relay.tariffs(),
@@ -310,6 +389,41 @@ impl Conversation {
             economics: joined.economics,
         };
         Ok(self.say("dsip.answer", &body).await?)
+    }
+
+    /// Hands this connection to the conversation whose session the client asks for.
+    async fn resumed(&mut self, resume: &Resume, id: &str) -> Result<(), Trouble> {
+        if self.live.is_some() {
+            let detail = "This connection has a session; open another connection for another one.";
+            return Err(Fault::new(409, "session-open", detail).into());
+        }
+        let challenge = self
+            .challenge
+            .take()
+            .ok_or_else(|| Fault::from(Refusal::NonceRequired))?;
+        if !challenge.is_answered_by(&resume.nonce, clock::unix()) {
+            return Err(Fault::from(Refusal::NonceRequired).into());
+        }
+        let fresh = Receiver::new(self.relay.key.did().clone(), self.relay.dsip_memory.clone());
+        let client = Return {
+            carrier: std::mem::replace(&mut self.carrier, Carrier::Away),
+            encoding: self.encoding,
+            receiver: std::mem::replace(&mut self.receiver, fresh),
+            correlates: id.to_owned(),
+        };
+        let refused = match resume.session.parse() {
+            Ok(session) => self.relay.away.come_back(session, client),
+            Err(_) => Err(NotAway(Box::new(client))),
+        };
+        match refused {
+            Ok(()) => Err(Over::HandedOver.into()),
+            Err(NotAway(client)) => {
+                (self.carrier, self.receiver) = (client.carrier, client.receiver);
+                let detail = "No such session waits for you: it has ended, or its connection still stands. \
+                              Send an invite.";
+                Err(Fault::new(404, "session-unknown", detail).into())
+            }
+        }
     }
 
     /// The holder's signature over the invite that answers our challenge, with the token in it.
@@ -411,8 +525,16 @@ impl Conversation {
     async fn pass_on(&mut self, told: Told) -> Result<(), Over> {
         match told {
             Told::NeedLines => self.offer_more().await,
-            Told::Tracks(tracks) => self.update(None, speech::tracks(tracks)).await,
-            Told::Participants(list) => self.update(None, speech::participants(list)).await,
+            Told::Tracks(tracks) => {
+                let changes = speech::tracks(tracks);
+                self.state.tracks.clone_from(&changes.tracks);
+                self.update(None, changes).await
+            }
+            Told::Participants(list) => {
+                let changes = speech::participants(list);
+                self.state.participants.clone_from(&changes.participants);
+                self.update(None, changes).await
+            }
             Told::Draining(seconds) => {
                 let changes = serde_json::json!({ "draining": { "seconds": seconds } });
                 self.update(None, changes).await
@@ -435,6 +557,7 @@ impl Conversation {
 
     async fn tell_balance(&mut self, notice: Notice) -> Result<(), Over> {
         let balance = Some(speech::balance(&notice));
+        self.state.balance.clone_from(&balance);
         self.update(
             None,
             RelayChanges {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use dsip::{ENVELOPE_LENGTH_MAX, Encoding};
-use quinn::{Connection, RecvStream, SendStream, VarInt};
+use quinn::{Connection, ConnectionError, ReadError, RecvStream, SendStream, VarInt};
 
 /// What is read of one message: more than an envelope may have, so that a client whose envelope is too large hears
 /// so and goes on.
@@ -16,6 +16,10 @@ const LENGTH_BYTES: usize = 4;
 const CHUNK_MAX: usize = 16 * 1024;
 /// Until a goodbye on a QUIC stream has been acknowledged.
 const GOODBYE_MAX: Duration = Duration::from_secs(1);
+
+/// Codes of a client that leaves of its own will: none, normal, going away (RFC 6455 section 7.4.1). Others say that
+/// something went wrong, and the client may come back.
+const GOODBYES: [u64; 3] = [0, 1000, 1001];
 
 /// What came.
 pub(super) enum Heard {
@@ -42,6 +46,8 @@ pub(super) enum Carrier {
     WebSocket(WebSocket),
     /// ALPN `dsip/0.3`.
     Quic(QuicStream),
+    /// The connection broke; the client may come back over another one.
+    Away,
 }
 
 impl Carrier {
@@ -52,11 +58,16 @@ impl Carrier {
                 Some(Ok(Message::Text(text))) => Heard::Envelope(Encoding::Json, text.as_str().into()),
                 Some(Ok(Message::Binary(bytes))) => Heard::Envelope(Encoding::Cbor, bytes.into()),
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => Heard::Alive,
-                Some(Ok(Message::Close(_))) => Heard::Closed,
+                Some(Ok(Message::Close(None))) => Heard::Closed,
+                Some(Ok(Message::Close(Some(frame)))) if GOODBYES.contains(&frame.code.into()) => {
+                    Heard::Closed
+                }
+                Some(Ok(Message::Close(Some(_)))) => Heard::Lost,
                 Some(Err(error)) if is_too_long(&error) => Heard::TooLong,
                 Some(Err(_)) | None => Heard::Lost,
             },
             Carrier::Quic(stream) => stream.hear().await,
+            Carrier::Away => std::future::pending().await,
         }
     }
 
@@ -74,6 +85,7 @@ impl Carrier {
                 socket.send(message).await.map_err(|_| Gone)
             }
             Carrier::Quic(stream) => stream.say(&envelope).await,
+            Carrier::Away => Err(Gone),
         }
     }
 
@@ -88,6 +100,7 @@ impl Carrier {
                 None => Ok(true),
                 Some(_) => Err(Gone),
             },
+            Carrier::Away => Err(Gone),
         }
     }
 
@@ -101,6 +114,7 @@ impl Carrier {
                     .await;
             }
             Carrier::Quic(stream) => stream.close(code, reason).await,
+            Carrier::Away => {}
         }
     }
 }
@@ -142,7 +156,9 @@ impl QuicStream {
             match self.receive.read_chunk(CHUNK_MAX, true).await {
                 Ok(Some(chunk)) => self.pending.extend_from_slice(&chunk.bytes),
                 Ok(None) => return Heard::Closed,
-                Err(quinn::ReadError::ConnectionLost(quinn::ConnectionError::ApplicationClosed(_))) => {
+                Err(ReadError::ConnectionLost(ConnectionError::ApplicationClosed(close)))
+                    if GOODBYES.contains(&close.error_code.into_inner()) =>
+                {
                     return Heard::Closed;
                 }
                 Err(_) => return Heard::Lost,
