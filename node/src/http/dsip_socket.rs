@@ -101,7 +101,7 @@ enum Over {
     /// The client broke the rules of the connection itself.
     Misbehaved,
     /// The connection serves another conversation now: the one whose session was resumed over it.
-    HandedOver,
+    Resumed,
 }
 
 struct Conversation {
@@ -180,11 +180,11 @@ impl Conversation {
                 Over::Left => self.relay.leave(live.session, EndReason::Hangup),
                 Over::Lost(reason) => self.relay.leave(live.session, reason),
                 Over::Misbehaved => self.relay.leave(live.session, EndReason::Denied),
-                Over::Ended | Over::HandedOver => {}
+                Over::Ended | Over::Resumed => {}
             }
         }
         let (code, reason) = match over {
-            Over::HandedOver => return,
+            Over::Resumed => return,
             Over::Left | Over::Ended => (1000, "bye"),
             Over::Lost(_) => (1008, "too slow or silent"),
             Over::Misbehaved => (1008, "rules of the connection"),
@@ -416,7 +416,7 @@ impl Conversation {
             Err(_) => Err(NotAway(Box::new(client))),
         };
         match refused {
-            Ok(()) => Err(Over::HandedOver.into()),
+            Ok(()) => Err(Over::Resumed.into()),
             Err(NotAway(client)) => {
                 (self.carrier, self.receiver) = (client.carrier, client.receiver);
                 let detail = "No such session waits for you: it has ended, or its connection still stands. \
