@@ -162,8 +162,8 @@ impl Sfu {
             let traced = track.rewrite.trace(sequence);
             let found = traced.and_then(|(index_in, index_out, segment)| {
                 let stream = stream.filter(|stream| stream.serial == segment.stream)?;
-                let (stored, ..) = stream.history.get(index_in)?;
-                Some((index_in, index_out, segment, u64::from(stored.payload_length)))
+                let slot = stream.history.get(index_in)?;
+                Some((index_in, index_out, segment, slot.payload().len() as u64))
             });
             let Some((index_in, index_out, segment, length)) = found else {
                 counters.discard(Discard::NotInHistory);

@@ -65,7 +65,9 @@ discards! {
     Replayed => "replayed",
     /// A retransmission of what was never missing.
     Duplicate => "duplicate",
-    /// Larger than a history slot.
+    /// Every packet slot of the shard is in use.
+    NoSlot => "no-slot",
+    /// Larger than a packet slot.
     Oversize => "oversize",
     /// RTCP that does not parse.
     MalformedRtcp => "malformed-rtcp",

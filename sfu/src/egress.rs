@@ -119,15 +119,20 @@ impl Sfu {
                 break;
             }
             let Sfu {
-                sessions, streams, ..
+                sessions,
+                streams,
+                scratch,
+                ..
             } = self;
             let result = match sessions[what.session].as_mut() {
                 Some(session) => {
                     let stream = session.tracks[what.track]
                         .stream
-                        .and_then(|stream| streams[stream].as_mut());
+                        .and_then(|stream| streams[stream].as_ref());
                     match stream.filter(|stream| stream.serial == what.segment.stream) {
-                        Some(stream) => retransmit(stream, session, &what, clock, &mut batch, buffer),
+                        Some(stream) => {
+                            retransmit(stream, session, &what, clock, &mut batch, buffer, scratch)
+                        }
                         None => Err(Some(Discard::NotInHistory)),
                     }
                 }

@@ -15,6 +15,7 @@ use crate::header::{HeaderBytes, Outgoing, header};
 use crate::media::Kind;
 use crate::rtx::Retransmission;
 use crate::session::Session;
+use crate::slot::{OSN_LENGTH, SLOT_BYTES};
 use crate::stream::Stream;
 
 /// Segments of one send: the kernel's limit for UDP segmentation offload.
@@ -135,7 +136,8 @@ fn forward_one(
         return Err(Stop::Discard(Discard::NoPayloadType));
     }
     // Overwritten before it was forwarded: the caller fell behind by a whole ring.
-    let (stored, payload, descriptor) = stream.history.get(index).ok_or(Discard::Backlog)?;
+    let slot = stream.history.get(index).ok_or(Discard::Backlog)?;
+    let (stored, payload, descriptor) = (slot.stored(), slot.payload(), slot.descriptor());
     let starts_frame = track.starts_frame(stored.timestamp);
     let admitted = gate.admit(stream.kind, starts_frame, track.rewrite.is_waiting(), now);
     if let Err(reason) = admitted {
@@ -191,12 +193,13 @@ fn forward_one(
 
 /// Seals one retransmission behind what `batch` holds. `Err(None)` when it does not fit any more.
 pub(crate) fn retransmit(
-    stream: &mut Stream,
+    stream: &Stream,
     session: &mut Session,
     what: &Retransmission,
     clock: Clock,
     batch: &mut Batch,
     buffer: &mut [u8],
+    scratch: &mut [u8; SLOT_BYTES],
 ) -> Result<(), Option<Discard>> {
     let now = clock.now;
     let Session {
@@ -220,10 +223,15 @@ pub(crate) fn retransmit(
         .rtx_ssrc
         .filter(|_| track.active)
         .ok_or(Some(Discard::NoPayloadType))?;
-    let (stored, payload, descriptor) = stream
+    let slot = stream
         .history
-        .get_with_osn(what.index_in, what.index_out as u16, now)
+        .recent(what.index_in, now)
         .ok_or(Some(Discard::NotInHistory))?;
+    let (stored, descriptor) = (slot.stored(), slot.descriptor());
+    // The slot is shared: the original sequence number (RFC 4588 section 4) goes in front of a copy.
+    let payload = &mut scratch[..OSN_LENGTH + slot.payload().len()];
+    payload[..OSN_LENGTH].copy_from_slice(&(what.index_out as u16).to_be_bytes());
+    payload[OSN_LENGTH..].copy_from_slice(slot.payload());
     let types = track.map_type(stored.payload_type);
     let payload_type = types
         .and_then(|types| types.rtx)
@@ -237,7 +245,7 @@ pub(crate) fn retransmit(
         transport_sequence: *transport_sequence,
         sent_at: clock.abs_send_time(),
     };
-    let header = header(&outgoing, track.mid, extensions, &stored, descriptor);
+    let header = header(&outgoing, track.mid, extensions, stored, descriptor);
     let size = header.length + payload.len() + keys.sealer.tag_length();
     if !batch.is_open() || !batch.fits(size, buffer.len()) {
         return Err(None);

@@ -5,8 +5,8 @@
 use wire::rtp::extension::{Form, Writer};
 use wire::rtp::{FIXED_HEADER_LEN, Header};
 
-use crate::history::{DESCRIPTOR_BYTES_MAX, Stored};
 use crate::media::{ExtensionMap, Mid};
+use crate::slot::{DESCRIPTOR_BYTES_MAX, Stored};
 
 /// Fixed header, block header, every element with its own header, padding.
 const HEADER_BYTES_MAX: usize = FIXED_HEADER_LEN + 4 + (DESCRIPTOR_BYTES_MAX + 2) + 48;
@@ -95,15 +95,10 @@ mod tests {
     fn extensions_are_renumbered_restamped_or_dropped() {
         let stored = Stored {
             index: 1,
-            arrival: Instant::now(),
             timestamp: 1,
-            payload_type: 96,
             marker: true,
-            starts_key_frame: false,
-            payload_length: 0,
-            descriptor_length: 0,
             audio_level: Some(0x8f),
-            video_orientation: None,
+            ..Stored::empty(Instant::now())
         };
         let outgoing = Outgoing {
             ssrc: 5,

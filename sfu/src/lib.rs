@@ -31,10 +31,12 @@ mod membership;
 mod nack;
 mod outbox;
 mod payload_type;
+mod pool;
 mod report;
 mod rewrite;
 mod rtx;
 mod session;
+mod slot;
 mod stream;
 mod timeout;
 mod track;
@@ -53,9 +55,11 @@ pub use config::Config;
 pub use discard::{Counters, Discard};
 pub use egress::{Charged, SendBuffer, Transmit};
 pub use event::{CloseReason, Event, Refused};
+pub use slot::Slot;
 
 use media::{Kind, Media, Mid, Transport};
 use outbox::Outbox;
+use pool::Pool;
 use rtx::Retransmission;
 use session::Session;
 use stream::{SessionKey, Stream, StreamKey};
@@ -80,6 +84,7 @@ pub struct Sfu {
     rng: StdRng,
     sessions: Vec<Option<Box<Session>>>,
     streams: Vec<Option<Box<Stream>>>,
+    pool: Pool,
     by_id: HashMap<SessionId, SessionKey>,
     by_ufrag: HashMap<String, SessionKey>,
     by_address: HashMap<SocketAddr, SessionKey>,
@@ -100,7 +105,7 @@ pub struct Sfu {
     /// The first instant seen: what abs-send-time counts from.
     epoch: Option<Instant>,
     now: Option<Instant>,
-    scratch: Box<[u8; history::SLOT_BYTES]>,
+    scratch: Box<[u8; slot::SLOT_BYTES]>,
 }
 
 impl Sfu {
@@ -109,6 +114,7 @@ impl Sfu {
     #[must_use]
     pub fn new(config: Config, certificate: dtls::Certificate, seed: [u8; 32]) -> Sfu {
         Sfu {
+            pool: Pool::new(config.slots),
             config,
             certificate,
             rng: StdRng::from_seed(seed),
@@ -129,7 +135,7 @@ impl Sfu {
             wake: Vec::with_capacity(session::LINES_MAX * 2),
             epoch: None,
             now: None,
-            scratch: Box::new([0; history::SLOT_BYTES]),
+            scratch: Box::new([0; slot::SLOT_BYTES]),
         }
     }
 

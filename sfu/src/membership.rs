@@ -245,9 +245,10 @@ impl Sfu {
 
     /// Ends a stream: its subscribers carry nothing until something takes its place.
     pub(crate) fn remove_stream(&mut self, key: StreamKey) {
-        let Some(stream) = self.streams[key].take() else {
+        let Some(mut stream) = self.streams[key].take() else {
             return;
         };
+        stream.history.clear(|slot| self.pool.give(slot));
         for subscriber in &stream.subscribers {
             if let Some(session) = self.sessions[subscriber.session].as_mut() {
                 session.tracks[subscriber.track].attach(None, None);

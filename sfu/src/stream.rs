@@ -1,12 +1,15 @@
 //! One published stream: an SSRC of one session's m-line, its history, its reception, its subscribers.
 
+use std::sync::Arc;
 use std::time::Instant;
 
+use crate::discard::Discard;
 use crate::history::History;
 use crate::keyframe::KeyframeRequests;
 use crate::media::{Kind, Payload};
 use crate::nack::Gaps;
 use crate::report::{Reception, SenderClock};
+use crate::slot::Slot;
 
 /// Streams by position; freed positions are reused, so whoever remembers one also remembers the serial.
 pub(crate) type StreamKey = usize;
@@ -75,6 +78,33 @@ impl Stream {
             last_arrival: now,
             last_index: None,
         }
+    }
+
+    /// Remembers a packet, of this shard's pool or of another's, and queues it for output where somebody waits for
+    /// it. Whatever the history forgets goes into `evicted`; so does the packet itself when it is there already.
+    pub(crate) fn accept(
+        &mut self,
+        slot: Arc<Slot>,
+        now: Instant,
+        mut evicted: impl FnMut(Arc<Slot>),
+    ) -> Result<(), Discard> {
+        let (index, starts_key_frame) = (slot.stored().index, slot.stored().starts_key_frame);
+        if let Err(slot) = self.history.store(slot, &mut evicted) {
+            evicted(slot);
+            return Err(Discard::Duplicate);
+        }
+        self.last_arrival = now;
+        if starts_key_frame {
+            self.keyframes.arrived();
+        }
+        if self.subscribers.is_empty() {
+            return Ok(());
+        }
+        if self.fresh.len() == BATCH_PACKETS_MAX {
+            return Err(Discard::Backlog);
+        }
+        self.fresh.push(index);
+        Ok(())
     }
 
     /// The payload with this payload type.
