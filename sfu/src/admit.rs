@@ -13,7 +13,7 @@ use crate::Sfu;
 use crate::codec::starts_key_frame;
 use crate::discard::Discard;
 use crate::event::Event;
-use crate::media::{ExtensionMap, Mid};
+use crate::media::{ExtensionMap, Kind, Mid};
 use crate::replay::{Window, estimate_index};
 use crate::session::{Purpose, SOURCES_MAX, Session, SourceEntry};
 use crate::slot::{OSN_LENGTH, Stored};
@@ -48,7 +48,8 @@ impl Sfu {
             streams,
             pool,
             counters,
-            dirty,
+            waiting,
+            config,
             ..
         } = self;
         let session = sessions[key].as_mut().ok_or(Discard::UnknownAddress)?;
@@ -144,6 +145,9 @@ impl Sfu {
             .ok_or(Discard::UnknownPayloadType)?
             .codec;
         let starts_key_frame = starts_key_frame(codec, slot.opened(length));
+        if starts_key_frame && stream.kind == Kind::Video {
+            stream.key_frame = Some(header.timestamp());
+        }
         let stored = Stored {
             index,
             arrival: now,
@@ -152,16 +156,18 @@ impl Sfu {
             descriptor_length: 0,
             payload_type,
             marker: header.marker(),
+            padded: header.padding(),
+            of_key_frame: stream.kind == Kind::Video && stream.key_frame == Some(header.timestamp()),
             starts_key_frame,
             audio_level: kept.audio_level,
             video_orientation: kept.video_orientation,
         };
         slot.describe(stored, kept.descriptor);
         let slot = pool.take().ok_or(Discard::NoSlot)?;
-        stream.accept(slot, now, |evicted| pool.give(evicted))?;
-        if !stream.fresh.is_empty() && !stream.queued {
+        stream.accept(slot, now, config.tick, |evicted| pool.give(evicted))?;
+        if !stream.queued && !stream.subscribers.is_empty() {
             stream.queued = true;
-            dirty.push_back(stream_key);
+            waiting.push_back(stream_key);
         }
         let nack_due = stream.gaps.due();
         if let Some(due) = nack_due {

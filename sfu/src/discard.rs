@@ -148,6 +148,10 @@ impl Counters {
         self.discards[reason as usize] += 1;
     }
 
+    pub(crate) fn discard_many(&mut self, reason: Discard, packets: u64) {
+        self.discards[reason as usize] += packets;
+    }
+
     /// How often `reason` dropped something.
     #[must_use]
     pub fn discarded(&self, reason: Discard) -> u64 {

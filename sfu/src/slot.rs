@@ -44,6 +44,10 @@ pub(crate) struct Stored {
     pub(crate) payload_type: u8,
     /// Marker bit.
     pub(crate) marker: bool,
+    /// The publisher padded it (RFC 3550 section 5.1). The padding itself is not kept.
+    pub(crate) padded: bool,
+    /// Any packet of a video key frame.
+    pub(crate) of_key_frame: bool,
     /// First packet of a key frame (always true for audio).
     pub(crate) starts_key_frame: bool,
     /// Audio level extension.
@@ -63,6 +67,8 @@ impl Stored {
             descriptor_length: 0,
             payload_type: 0,
             marker: false,
+            padded: false,
+            of_key_frame: false,
             starts_key_frame: false,
             audio_level: None,
             video_orientation: None,
