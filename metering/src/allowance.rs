@@ -200,6 +200,21 @@ impl Allowance {
         Ok(())
     }
 
+    /// Whether a charge of up to `bytes` at `now` would pass for certain: then a whole batch can be charged at once,
+    /// for exactly what a charge for each of its packets would come to. Never with a ceiling of the client's own,
+    /// whose bucket is asked packet by packet.
+    pub fn covers(&mut self, direction: Direction, bytes: u64, now: Instant) -> bool {
+        if self.state != State::Open || self.limit.is_some() {
+            return false;
+        }
+        self.notice(now);
+        if self.deadline.is_some_and(|deadline| now >= deadline) {
+            return false;
+        }
+        self.count_time(now);
+        self.owed() + cost(&self.rates, direction, bytes) + self.second_ahead() <= self.budget()
+    }
+
     /// Takes back bytes that were charged and that the kernel then refused to send.
     pub fn give_back(&mut self, direction: Direction, bytes: u64) {
         match direction {

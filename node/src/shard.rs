@@ -93,6 +93,7 @@ impl ShardConfig {
             burst_bytes: config.ladder.turn_burst_bytes,
             sfu: sfu::Config {
                 sessions_max,
+                slots: usize::try_from(config.sfu.slots).unwrap_or(usize::MAX),
                 reduced_video_bits_per_second: config.ladder.sfu_reduced_bits_per_second,
                 ..sfu::Config::default()
             },

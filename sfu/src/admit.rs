@@ -13,11 +13,11 @@ use crate::Sfu;
 use crate::codec::starts_key_frame;
 use crate::discard::Discard;
 use crate::event::Event;
-use crate::history::{OSN_LENGTH, Stored};
-use crate::media::{ExtensionMap, Mid};
+use crate::media::{ExtensionMap, Kind, Mid};
 use crate::replay::{Window, estimate_index};
 use crate::session::{Purpose, SOURCES_MAX, Session, SourceEntry};
-use crate::stream::{BATCH_PACKETS_MAX, Origin, SessionKey, Stream, StreamKey};
+use crate::slot::{OSN_LENGTH, Stored};
+use crate::stream::{Origin, SessionKey, Stream, StreamKey};
 
 /// A new SSRC replaces the stream of its m-line once that was silent for this long.
 const REPLACED_AFTER: Duration = Duration::from_millis(500);
@@ -46,8 +46,10 @@ impl Sfu {
         let Sfu {
             sessions,
             streams,
+            pool,
             counters,
-            dirty,
+            waiting,
+            config,
             ..
         } = self;
         let session = sessions[key].as_mut().ok_or(Discard::UnknownAddress)?;
@@ -77,10 +79,16 @@ impl Sfu {
         }
         let retransmission = source.purpose == Purpose::Retransmission;
         let (packet, header_length) = (header.as_bytes(), header.header_len());
+        if pool.is_exhausted()
+            && let Some(oldest) = stream.history.shrink()
+        {
+            pool.give(oldest);
+        }
+        let slot = pool.spare(now)?;
         let room = if retransmission {
-            stream.history.spare_with_osn()
+            slot.room_with_osn()
         } else {
-            stream.history.spare()
+            slot.room()
         };
         let opened = keys.opener.open(packet, header_length, index, room)?;
         // Paid for once it is known to be the publisher's; what is not paid for leaves no trace.
@@ -120,8 +128,7 @@ impl Sfu {
                 .iter_mut()
                 .find(|source| source.ssrc == stream.ssrc)
                 .ok_or(Discard::UnknownSsrc)?;
-            let osn = stream.history.spare_osn();
-            let index = estimate_index(media.window.highest(), osn).ok_or(Discard::Replayed)?;
+            let index = estimate_index(media.window.highest(), slot.osn()).ok_or(Discard::Replayed)?;
             // The original may still be on its way; whichever comes second is a duplicate.
             if !media.window.insert(index) {
                 return Err(Discard::Duplicate);
@@ -137,36 +144,30 @@ impl Sfu {
             .payload(payload_type)
             .ok_or(Discard::UnknownPayloadType)?
             .codec;
-        let starts_key_frame = starts_key_frame(codec, stream.history.spare_payload(length));
+        let starts_key_frame = starts_key_frame(codec, slot.opened(length));
+        if starts_key_frame && stream.kind == Kind::Video {
+            stream.key_frame = Some(header.timestamp());
+        }
         let stored = Stored {
             index,
             arrival: now,
             timestamp: header.timestamp(),
-            payload_type,
-            marker: header.marker(),
-            starts_key_frame,
             payload_length: length as u16,
             descriptor_length: 0,
+            payload_type,
+            marker: header.marker(),
+            padded: header.padding(),
+            of_key_frame: stream.kind == Kind::Video && stream.key_frame == Some(header.timestamp()),
+            starts_key_frame,
             audio_level: kept.audio_level,
             video_orientation: kept.video_orientation,
         };
-        if !stream.history.store(stored, kept.descriptor) {
-            return Err(Discard::Duplicate);
-        }
-        stream.last_arrival = now;
-        if starts_key_frame {
-            stream.keyframes.arrived();
-        }
-        if stream.subscribers.is_empty() {
-            return Ok(());
-        }
-        if stream.fresh.len() == BATCH_PACKETS_MAX {
-            return Err(Discard::Backlog);
-        }
-        stream.fresh.push(index);
-        if !stream.queued {
+        slot.describe(stored, kept.descriptor);
+        let slot = pool.take().ok_or(Discard::NoSlot)?;
+        stream.accept(slot, now, config.tick, |evicted| pool.give(evicted))?;
+        if !stream.queued && !stream.subscribers.is_empty() {
             stream.queued = true;
-            dirty.push_back(stream_key);
+            waiting.push_back(stream_key);
         }
         let nack_due = stream.gaps.due();
         if let Some(due) = nack_due {

@@ -234,6 +234,7 @@ impl Sfu {
                         track.rekey(self.rng.next_u32() as u16);
                     }
                     let id = session.id;
+                    self.queues[key].connected = true;
                     self.handshakes -= 1;
                     self.events.push_back(Event::Connected { session: id });
                     self.urge(key, now);
@@ -265,6 +266,7 @@ impl Sfu {
                 self.handshakes -= 1;
             }
             session.keys = None;
+            self.queues[key].connected = false;
         }
     }
 }

@@ -8,6 +8,11 @@ const SESSIONS_MAX: usize = 10_000;
 const HANDSHAKES_MAX: usize = 512;
 /// A publisher's ingress: far above any call's video, far below what would starve a shard.
 const PUBLISHER_BITS_PER_SECOND: u64 = 20_000_000;
+/// Packets remembered at once: 128 MiB, which 150 publishers of 1.5 Mbit/s fill in the 2 s for which a packet is
+/// worth sending again. Memory is touched as it is first needed.
+const SLOTS: usize = 65_536;
+/// With a millisecond for the timer's own step and one for the sending, added latency stays below 6 ms.
+const TICK: Duration = Duration::from_millis(4);
 /// DESIGN 4.8: video of the reduced rung.
 const REDUCED_VIDEO_BITS_PER_SECOND: u64 = 300_000;
 
@@ -18,6 +23,11 @@ pub struct Config {
     pub sessions_max: usize,
     /// DTLS handshakes under way at most.
     pub handshakes_max: usize,
+    /// Packets that all streams together may hold for retransmission, 2 KiB each.
+    pub slots: usize,
+    /// How long packets for one subscriber wait for each other under load, and the step in which a key frame is
+    /// spread: 1 to 5 ms.
+    pub tick: Duration,
     /// From opening to connected at most.
     pub setup_timeout: Duration,
     /// Sending stops this long after the last authenticated check (RFC 7675 section 5.1).
@@ -39,6 +49,8 @@ impl Default for Config {
         Config {
             sessions_max: SESSIONS_MAX,
             handshakes_max: HANDSHAKES_MAX,
+            slots: SLOTS,
+            tick: TICK,
             setup_timeout: Duration::from_secs(30),
             consent_timeout: Duration::from_secs(30),
             publisher_bits_per_second: PUBLISHER_BITS_PER_SECOND,

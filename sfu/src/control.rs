@@ -83,6 +83,7 @@ impl Sfu {
             sessions,
             streams,
             counters,
+            timers,
             ..
         } = self;
         let source = sessions[key]
@@ -106,10 +107,9 @@ impl Sfu {
         for subscriber in &stream.subscribers {
             if let Some(session) = sessions[subscriber.session].as_mut() {
                 session.tracks[subscriber.track].report_due = true;
-                session.due = session.due.min(now);
+                timers.urge(subscriber.session, now);
             }
         }
-        self.next_due = Some(self.next_due.map_or(now, |due| due.min(now)));
     }
 
     /// What a subscriber says about a track: here only the round trip matters.
@@ -162,14 +162,18 @@ impl Sfu {
             let traced = track.rewrite.trace(sequence);
             let found = traced.and_then(|(index_in, index_out, segment)| {
                 let stream = stream.filter(|stream| stream.serial == segment.stream)?;
-                let (stored, ..) = stream.history.get(index_in)?;
-                Some((index_in, index_out, segment, u64::from(stored.payload_length)))
+                let slot = stream.history.get(index_in)?;
+                Some((index_in, index_out, segment, slot.payload().len() as u64))
             });
             let Some((index_in, index_out, segment, length)) = found else {
                 counters.discard(Discard::NotInHistory);
                 continue;
             };
-            if !track.retransmitter.may_repeat(index_out, now, track.round_trip) {
+            let repeats = track
+                .retransmitter
+                .as_mut()
+                .is_some_and(|retransmitter| retransmitter.may_repeat(index_out, now, track.round_trip));
+            if !repeats {
                 continue;
             }
             if retransmissions.len() >= QUEUE_MAX || !session.retransmission.take_if_any(length, now) {

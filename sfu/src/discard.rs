@@ -65,7 +65,9 @@ discards! {
     Replayed => "replayed",
     /// A retransmission of what was never missing.
     Duplicate => "duplicate",
-    /// Larger than a history slot.
+    /// Every packet slot of the shard is in use.
+    NoSlot => "no-slot",
+    /// Larger than a packet slot.
     Oversize => "oversize",
     /// RTCP that does not parse.
     MalformedRtcp => "malformed-rtcp",
@@ -144,6 +146,10 @@ impl Counters {
 
     pub(crate) fn discard(&mut self, reason: Discard) {
         self.discards[reason as usize] += 1;
+    }
+
+    pub(crate) fn discard_many(&mut self, reason: Discard, packets: u64) {
+        self.discards[reason as usize] += packets;
     }
 
     /// How often `reason` dropped something.

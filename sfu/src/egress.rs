@@ -1,7 +1,7 @@
 //! The last stage: what leaves, sealed into the caller's send buffer, ready for one system call.
 //!
-//! Control packets first, retransmissions next, then the fresh packets of each stream, one subscriber after
-//! the other, so that a frame for one destination leaves in one send.
+//! Control packets first, retransmissions next, then what waits for each subscriber: all its tracks in one send
+//! where that is possible. When streams tell their subscribers what is there is the pacer's business.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
@@ -9,10 +9,12 @@ use std::time::Instant;
 use metering::SessionId;
 
 use crate::Sfu;
+use crate::batch::Batch;
 use crate::discard::Discard;
-use crate::forward::{Batch, Clock, forward, retransmit};
+use crate::forward::{Clock, Forwarder, Left, retransmit};
 use crate::ice::Path;
-use crate::stream::SessionKey;
+use crate::pacer::Queue;
+use crate::stream::{SessionKey, Stream};
 
 /// The caller's send buffer: room for the largest GSO batch.
 pub struct SendBuffer {
@@ -62,16 +64,10 @@ pub struct Charged {
     pub bytes: u64,
 }
 
-/// Where the walk over streams and subscribers stands.
-#[derive(Debug, Default)]
-pub(crate) struct Cursor {
-    subscriber: usize,
-    packet: usize,
-}
-
 struct Ready {
     path: Path,
-    batch: Batch,
+    length: usize,
+    segment: Option<usize>,
     charged: Option<Charged>,
 }
 
@@ -84,8 +80,8 @@ impl Sfu {
         Some(Transmit {
             destination: ready.path.remote,
             source: ready.path.local,
-            segment_size: (ready.batch.segments > 1).then_some(ready.batch.segment),
-            contents: &buffer.bytes[..ready.batch.length],
+            segment_size: ready.segment,
+            contents: &buffer.bytes[..ready.length],
             charged: ready.charged,
         })
     }
@@ -94,11 +90,8 @@ impl Sfu {
         let (path, length, charged) = self.outbox.pop(buffer)?;
         Some(Ready {
             path,
-            batch: Batch {
-                length,
-                segment: length,
-                segments: 1,
-            },
+            length,
+            segment: None,
             charged,
         })
     }
@@ -107,6 +100,7 @@ impl Sfu {
         Clock {
             now,
             epoch: self.epoch.unwrap_or(now),
+            tick: self.config.tick,
         }
     }
 
@@ -119,15 +113,20 @@ impl Sfu {
                 break;
             }
             let Sfu {
-                sessions, streams, ..
+                sessions,
+                streams,
+                scratch,
+                ..
             } = self;
             let result = match sessions[what.session].as_mut() {
                 Some(session) => {
                     let stream = session.tracks[what.track]
                         .stream
-                        .and_then(|stream| streams[stream].as_mut());
+                        .and_then(|stream| streams[stream].as_ref());
                     match stream.filter(|stream| stream.serial == what.segment.stream) {
-                        Some(stream) => retransmit(stream, session, &what, clock, &mut batch, buffer),
+                        Some(stream) => {
+                            retransmit(stream, session, &what, clock, &mut batch, buffer, scratch)
+                        }
                         None => Err(Some(Discard::NotInHistory)),
                     }
                 }
@@ -146,65 +145,159 @@ impl Sfu {
         self.ready(to?, batch)
     }
 
+    /// The next send of media: one session's, as much as one send carries.
     fn media(&mut self, now: Instant, buffer: &mut [u8]) -> Option<Ready> {
         let clock = self.clock(now);
-        while let Some(&key) = self.dirty.front() {
-            let Sfu {
-                sessions,
-                streams,
-                counters,
-                cursor,
-                dirty,
-                next_due,
-                ..
-            } = self;
-            let stream = streams[key].as_mut().filter(|stream| stream.queued);
-            let Some(stream) = stream else {
-                dirty.pop_front();
-                *cursor = Cursor::default();
+        loop {
+            while let Some(&key) = self.ready.front() {
+                let (batch, done) = self.serve(key, clock, buffer);
+                if done {
+                    self.ready.pop_front();
+                }
+                if batch.segments > 0
+                    && let Some(ready) = self.ready(key, batch)
+                {
+                    return Some(ready);
+                }
+            }
+            if !self.collect(now) {
+                return None;
+            }
+        }
+    }
+
+    /// One send for a session, and whether that was all for now.
+    fn serve(&mut self, key: SessionKey, clock: Clock, buffer: &mut [u8]) -> (Batch, bool) {
+        let Sfu {
+            sessions,
+            streams,
+            counters,
+            queues,
+            paced,
+            plan,
+            timers,
+            ..
+        } = self;
+        let queue = &mut queues[key];
+        let Some(session) = sessions[key].as_mut().filter(|_| queue.listed) else {
+            return (Batch::default(), true);
+        };
+        let mut forwarder = Forwarder {
+            streams,
+            counters,
+            plan,
+            clock,
+        };
+        let (batch, left) = forwarder.forward(session, queue, buffer);
+        // A report of usage that became urgent, and a sender report that can go now that media flows.
+        if let Some(due) = session.allowance.next_report() {
+            timers.urge(key, due.max(clock.now));
+        }
+        if plan
+            .iter()
+            .any(|planned| session.tracks[planned.track()].report_due)
+        {
+            timers.urge(key, clock.now);
+        }
+        if left == Left::KeyFrame && !queue.paced {
+            queue.paced = true;
+            paced.push_back((queue.next_tick(clock.now), key));
+        }
+        // Without a packet there is nothing that could make room for more.
+        let done = left != Left::More || batch.segments == 0;
+        queue.listed = !done;
+        (batch, done)
+    }
+
+    /// Lists whoever is to be served at `now`: false when nobody is.
+    fn collect(&mut self, now: Instant) -> bool {
+        let Sfu {
+            sessions,
+            streams,
+            counters,
+            queues,
+            ready,
+            paced,
+            waiting,
+            load,
+            ..
+        } = self;
+        while let Some(&(due, key)) = paced.front() {
+            if due > now {
+                break;
+            }
+            paced.pop_front();
+            let queue = &mut queues[key];
+            if std::mem::take(&mut queue.paced) && !queue.listed {
+                queue.listed = true;
+                ready.push_back(key);
+            }
+        }
+        if waiting.is_empty() {
+            return !ready.is_empty();
+        }
+        let busy = load.is_busy(counters.packets_out, now);
+        let streams_waiting = waiting.len();
+        for round in 0..2 * streams_waiting {
+            let Some(key) = waiting.pop_front() else {
+                break;
+            };
+            let Some(stream) = streams[key].as_mut().filter(|stream| stream.queued) else {
                 continue;
             };
-            while let Some(&subscriber) = stream.subscribers.get(cursor.subscriber) {
-                if let Some(session) = sessions[subscriber.session]
-                    .as_mut()
-                    .filter(|session| session.is_connected())
-                {
-                    let batch = forward(
-                        stream,
-                        session,
-                        subscriber.track,
-                        &mut cursor.packet,
-                        clock,
-                        buffer,
-                        counters,
-                    );
-                    // A report that became urgent, and a sender report that can go now that media flows.
-                    let mut due = session.allowance.next_report();
-                    if batch.segments > 0 && session.tracks[subscriber.track].report_due {
-                        due = Some(now);
-                    }
-                    if let Some(due) = due.filter(|due| *due < session.due) {
-                        session.due = due.max(now);
-                        *next_due = Some(next_due.map_or(session.due, |next| next.min(session.due)));
-                    }
-                    if batch.segments > 0 {
-                        return self.ready(subscriber.session, batch);
-                    }
-                }
-                cursor.subscriber += 1;
-                cursor.packet = 0;
+            // Those that are due first, then what goes to the same people and could wait: it rides along.
+            let rides = |stream: &Stream| {
+                let mut first = stream.subscribers.iter().take(2);
+                round >= streams_waiting && first.any(|subscriber| queues[subscriber.session].listed)
+            };
+            if busy && stream.due > now && !rides(stream) {
+                waiting.push_back(key);
+                continue;
             }
-            stream.fresh.clear();
             stream.queued = false;
-            dirty.pop_front();
-            *cursor = Cursor::default();
+            for subscriber in &stream.subscribers {
+                let queue = &mut queues[subscriber.session];
+                if queue.connected {
+                    queue.mark(subscriber.track, stream.kind);
+                    if !queue.listed {
+                        queue.listed = true;
+                        ready.push_back(subscriber.session);
+                    }
+                } else if let Some(session) = sessions[subscriber.session].as_mut() {
+                    session.tracks[subscriber.track].cursor = stream.fresh.end();
+                }
+            }
         }
-        None
+        !ready.is_empty()
+    }
+
+    /// When something that is held may leave.
+    pub(crate) fn next_egress(&self) -> Option<Instant> {
+        let paced = self.paced.front().map(|(due, _)| *due);
+        let streams = self
+            .waiting
+            .iter()
+            .filter_map(|key| self.streams[*key].as_ref())
+            .filter(|stream| stream.queued)
+            .map(|stream| stream.due);
+        streams.chain(paced).min()
+    }
+
+    /// So that nothing grows while packets flow.
+    pub(crate) fn make_room_for_queues(&mut self) {
+        let sessions = self.sessions.len();
+        self.queues
+            .resize(self.queues.len().max(sessions), Queue::default());
+        // A key that was given up and taken again may be listed twice.
+        self.ready
+            .reserve((2 * sessions).saturating_sub(self.ready.len()));
+        self.paced
+            .reserve((2 * sessions).saturating_sub(self.paced.len()));
     }
 
     fn ready(&mut self, key: SessionKey, batch: Batch) -> Option<Ready> {
         let session = self.sessions[key].as_ref()?;
-        let bytes = batch.length as u64;
+        let bytes = batch.length() as u64;
         self.counters.packets_out += batch.segments as u64;
         self.counters.bytes_out += bytes;
         let charged = Some(Charged {
@@ -213,7 +306,8 @@ impl Sfu {
         });
         Some(Ready {
             path: session.agent.selected()?,
-            batch,
+            length: batch.length(),
+            segment: (batch.segments > 1).then_some(batch.segment),
             charged,
         })
     }

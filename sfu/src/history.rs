@@ -1,238 +1,283 @@
-//! The ring of recent packets of one published stream, in plain text: what is forwarded now, and what a NACK
-//! may ask for later. One ring a stream, shared by all its subscribers.
+//! The recent packets of one published stream, by reference: what is forwarded now, and what a NACK may ask for
+//! later. One history a stream, shared by all its subscribers.
 //!
-//! A packet is opened into a spare slot and takes its place only once it proved authentic, so a forgery
-//! cannot spoil what is stored. Bounded in packets (the ring) and in time ([`AGE_MAX`]).
+//! Bounded three ways: in packets (the ring), in bytes, and in time ([`AGE_MAX`]). Whatever falls out is handed
+//! to the caller, who knows whose slot it is: the shard that made it takes it back into its pool, any other
+//! shard lets go of it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::media::Kind;
+use crate::slot::Slot;
 
-/// Video packets remembered: 6 s at 1.5 Mbit/s, 1 s at 10 Mbit/s.
+/// Video packets remembered: 2 s at 4 Mbit/s. Faster streams are bounded by this and by their bytes first.
 pub(crate) const VIDEO_PACKETS: usize = 1024;
 /// Audio packets remembered: 2.5 s at 50 packets a second.
 pub(crate) const AUDIO_PACKETS: usize = 128;
-/// Nobody waits longer for a retransmission.
-pub(crate) const AGE_MAX: Duration = Duration::from_secs(5);
-/// Bytes of a slot. An Ethernet frame's payload fits with its dependency descriptor.
-pub(crate) const SLOT_BYTES: usize = 2048;
-/// Room in front of the payload for the original sequence number of a retransmission (RFC 4588 section 4).
-pub(crate) const OSN_LENGTH: usize = 2;
-/// Room for the dependency descriptor, the only header extension of more than a byte that is kept.
-pub(crate) const DESCRIPTOR_BYTES_MAX: usize = 256;
-const PAYLOAD_AT: usize = DESCRIPTOR_BYTES_MAX + OSN_LENGTH;
-/// The largest payload that fits.
-pub(crate) const PAYLOAD_BYTES_MAX: usize = SLOT_BYTES - PAYLOAD_AT;
+/// Payload bytes of video remembered: 2 s at 4 Mbit/s.
+const VIDEO_BYTES: usize = 1 << 20;
+/// Payload bytes of audio remembered: 2 s at 256 kbit/s.
+const AUDIO_BYTES: usize = 1 << 16;
+/// Nobody waits longer for a retransmission: a jitter buffer gives a frame up after about a second.
+pub(crate) const AGE_MAX: Duration = Duration::from_secs(2);
+/// What a stream keeps when the pool runs dry: enough to forward what just came and repair a short loss.
+const KEPT_MIN: u64 = 64;
 
-const _: () = assert!(
-    PAYLOAD_BYTES_MAX >= 1500,
-    "every packet of an Ethernet path must fit a slot"
-);
 const _: () = assert!(VIDEO_PACKETS.is_power_of_two() && AUDIO_PACKETS.is_power_of_two());
+const _: () = assert!(KEPT_MIN < AUDIO_PACKETS as u64);
 
-/// What is known about a stored packet besides its payload.
+/// The first and the last index that may be there.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Stored {
-    /// Packet index: ROC and sequence number.
-    pub(crate) index: u64,
-    /// When it arrived.
-    pub(crate) arrival: Instant,
-    /// RTP timestamp.
-    pub(crate) timestamp: u32,
-    /// Payload type as the publisher numbers it.
-    pub(crate) payload_type: u8,
-    /// Marker bit.
-    pub(crate) marker: bool,
-    /// First packet of a key frame (always true for audio).
-    pub(crate) starts_key_frame: bool,
-    /// Length of the payload without padding.
-    pub(crate) payload_length: u16,
-    /// Length of the dependency descriptor; 0 when there is none.
-    pub(crate) descriptor_length: u16,
-    /// Audio level extension.
-    pub(crate) audio_level: Option<u8>,
-    /// Video orientation extension.
-    pub(crate) video_orientation: Option<u8>,
+struct Span {
+    oldest: u64,
+    highest: u64,
 }
 
-/// The ring.
+/// The history.
 pub(crate) struct History {
-    bytes: Box<[u8]>,
-    /// Ring position -> slot; the last entry is the spare slot.
-    slots: Box<[u16]>,
-    stored: Box<[Option<Stored>]>,
+    ring: Box<[Option<Arc<Slot>>]>,
+    span: Option<Span>,
+    bytes: usize,
+    bytes_max: usize,
 }
 
 impl History {
-    /// An empty ring for a stream of this kind. The memory is touched as packets come.
-    #[must_use]
+    /// An empty history for a stream of this kind.
     pub(crate) fn new(kind: Kind) -> History {
-        let packets = match kind {
-            Kind::Audio => AUDIO_PACKETS,
-            Kind::Video => VIDEO_PACKETS,
+        let (packets, bytes_max) = match kind {
+            Kind::Audio => (AUDIO_PACKETS, AUDIO_BYTES),
+            Kind::Video => (VIDEO_PACKETS, VIDEO_BYTES),
         };
         History {
-            bytes: vec![0; (packets + 1) * SLOT_BYTES].into_boxed_slice(),
-            slots: (0..=packets as u16).collect(),
-            stored: vec![None; packets].into_boxed_slice(),
+            ring: vec![None; packets].into_boxed_slice(),
+            span: None,
+            bytes: 0,
+            bytes_max,
         }
     }
 
     fn position(&self, index: u64) -> usize {
-        (index as usize) & (self.stored.len() - 1)
-    }
-
-    fn slot(&self, position: usize) -> usize {
-        usize::from(self.slots[position]) * SLOT_BYTES
+        (index as usize) & (self.ring.len() - 1)
     }
 
     /// Whether a packet with this index could be stored: not there yet, and not older than the ring.
-    #[must_use]
     pub(crate) fn has_room(&self, index: u64) -> bool {
-        self.stored[self.position(index)].is_none_or(|stored| stored.index < index)
-    }
-
-    /// The spare slot's payload room, to open a packet into.
-    pub(crate) fn spare(&mut self) -> &mut [u8] {
-        let at = self.slot(self.stored.len());
-        &mut self.bytes[at + PAYLOAD_AT..at + SLOT_BYTES]
-    }
-
-    /// The spare slot's payload room with two bytes in front, to open a retransmission into: its original
-    /// sequence number lands in front of where the payload belongs.
-    pub(crate) fn spare_with_osn(&mut self) -> &mut [u8] {
-        let at = self.slot(self.stored.len());
-        &mut self.bytes[at + PAYLOAD_AT - OSN_LENGTH..at + SLOT_BYTES]
-    }
-
-    /// The first `length` bytes of the payload in the spare slot.
-    #[must_use]
-    pub(crate) fn spare_payload(&self, length: usize) -> &[u8] {
-        let at = self.slot(self.stored.len());
-        &self.bytes[at + PAYLOAD_AT..at + SLOT_BYTES][..length]
-    }
-
-    /// The original sequence number in front of the payload in the spare slot.
-    #[must_use]
-    pub(crate) fn spare_osn(&self) -> u16 {
-        let at = self.slot(self.stored.len()) + PAYLOAD_AT;
-        u16::from_be_bytes([self.bytes[at - 2], self.bytes[at - 1]])
-    }
-
-    /// Puts the packet that was opened into the spare slot in its place. `descriptor` is copied beside it
-    /// when it fits. False, and nothing happens, when [`History::has_room`] says no.
-    pub(crate) fn store(&mut self, mut stored: Stored, descriptor: &[u8]) -> bool {
-        if !self.has_room(stored.index) {
-            return false;
-        }
-        let spare = self.stored.len();
-        let position = self.position(stored.index);
-        let at = self.slot(spare);
-        stored.descriptor_length = 0;
-        if descriptor.len() <= DESCRIPTOR_BYTES_MAX {
-            self.bytes[at..at + descriptor.len()].copy_from_slice(descriptor);
-            stored.descriptor_length = descriptor.len() as u16;
-        }
-        self.slots.swap(position, spare);
-        self.stored[position] = Some(stored);
-        true
-    }
-
-    /// The packet with this index, with its payload and its dependency descriptor.
-    #[must_use]
-    pub(crate) fn get(&self, index: u64) -> Option<(&Stored, &[u8], &[u8])> {
-        let position = self.position(index);
-        let stored = self.stored[position]
+        let new = self.ring[self.position(index)]
             .as_ref()
-            .filter(|stored| stored.index == index)?;
-        let at = self.slot(position);
-        let payload = &self.bytes[at + PAYLOAD_AT..][..usize::from(stored.payload_length)];
-        let descriptor = &self.bytes[at..][..usize::from(stored.descriptor_length)];
-        Some((stored, payload, descriptor))
+            .is_none_or(|slot| slot.stored().index < index);
+        let length = self.ring.len() as u64;
+        new && self.span.is_none_or(|span| index + length > span.highest)
     }
 
-    /// The packet with this index for a retransmission: its payload with `osn` in front, unless it is older
-    /// than [`AGE_MAX`].
-    pub(crate) fn get_with_osn(
+    /// Remembers a packet, and forgets into `evicted` what is now too old or too much.
+    ///
+    /// # Errors
+    /// The slot comes back, and nothing happened, when [`History::has_room`] says no.
+    pub(crate) fn store(
         &mut self,
-        index: u64,
-        osn: u16,
-        now: Instant,
-    ) -> Option<(Stored, &[u8], &[u8])> {
-        let position = self.position(index);
-        let stored = self.stored[position].filter(|stored| stored.index == index)?;
-        if now.saturating_duration_since(stored.arrival) > AGE_MAX {
-            return None;
+        slot: Arc<Slot>,
+        mut evicted: impl FnMut(Arc<Slot>),
+    ) -> Result<(), Arc<Slot>> {
+        let (index, arrival) = (slot.stored().index, slot.stored().arrival);
+        if !self.has_room(index) {
+            return Err(slot);
         }
-        let at = self.slot(position);
-        let slot = &mut self.bytes[at..at + SLOT_BYTES];
-        slot[PAYLOAD_AT - OSN_LENGTH..PAYLOAD_AT].copy_from_slice(&osn.to_be_bytes());
-        let payload = &slot[PAYLOAD_AT - OSN_LENGTH..PAYLOAD_AT + usize::from(stored.payload_length)];
-        Some((stored, payload, &slot[..usize::from(stored.descriptor_length)]))
+        let length = self.ring.len() as u64;
+        if self.span.is_some_and(|span| index >= span.highest + length) {
+            self.clear(&mut evicted);
+        }
+        let mut span = self.span.unwrap_or(Span {
+            oldest: index,
+            highest: index,
+        });
+        span.oldest = span.oldest.min(index);
+        span.highest = span.highest.max(index);
+        while span.highest - span.oldest >= length {
+            self.forget(span.oldest, &mut evicted);
+            span.oldest += 1;
+        }
+        self.bytes += usize::from(slot.stored().payload_length);
+        let position = self.position(index);
+        self.ring[position] = Some(slot);
+        while span.oldest < span.highest {
+            let kept = self.get(span.oldest).is_some_and(|slot| {
+                let age = arrival.saturating_duration_since(slot.stored().arrival);
+                age <= AGE_MAX && self.bytes <= self.bytes_max
+            });
+            if kept {
+                break;
+            }
+            self.forget(span.oldest, &mut evicted);
+            span.oldest += 1;
+        }
+        self.span = Some(span);
+        Ok(())
+    }
+
+    /// The packet with this index.
+    pub(crate) fn get(&self, index: u64) -> Option<&Arc<Slot>> {
+        self.ring[self.position(index)]
+            .as_ref()
+            .filter(|slot| slot.stored().index == index)
+    }
+
+    /// The packet with this index, unless it is too old to be sent again.
+    pub(crate) fn recent(&self, index: u64, now: Instant) -> Option<&Arc<Slot>> {
+        let young = |slot: &&Arc<Slot>| now.saturating_duration_since(slot.stored().arrival) <= AGE_MAX;
+        self.get(index).filter(young)
+    }
+
+    /// Gives up the oldest packet before its time, where there are plenty.
+    pub(crate) fn shrink(&mut self) -> Option<Arc<Slot>> {
+        let mut span = self.span?;
+        let mut given = None;
+        while given.is_none() && span.highest - span.oldest > KEPT_MIN {
+            self.forget(span.oldest, &mut |slot| given = Some(slot));
+            span.oldest += 1;
+        }
+        self.span = Some(span);
+        given
+    }
+
+    /// Forgets everything into `evicted`.
+    pub(crate) fn clear(&mut self, mut evicted: impl FnMut(Arc<Slot>)) {
+        self.ring
+            .iter_mut()
+            .filter_map(Option::take)
+            .for_each(&mut evicted);
+        (self.span, self.bytes) = (None, 0);
+    }
+
+    fn forget(&mut self, index: u64, evicted: &mut impl FnMut(Arc<Slot>)) {
+        let position = self.position(index);
+        if let Some(slot) = self.ring[position].take_if(|slot| slot.stored().index == index) {
+            self.bytes -= usize::from(slot.stored().payload_length);
+            evicted(slot);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::slot::Stored;
 
-    fn stored(index: u64, arrival: Instant, payload_length: u16) -> Stored {
-        Stored {
+    fn slot(index: u64, arrival: Instant, payload: &[u8]) -> Arc<Slot> {
+        let mut slot = Slot::new(arrival);
+        slot.room()[..payload.len()].copy_from_slice(payload);
+        let stored = Stored {
             index,
-            arrival,
-            timestamp: 0,
-            payload_type: 96,
-            marker: false,
-            starts_key_frame: false,
-            payload_length,
-            descriptor_length: 0,
-            audio_level: None,
-            video_orientation: None,
-        }
+            payload_length: payload.len() as u16,
+            ..Stored::empty(arrival)
+        };
+        slot.describe(stored, &[]);
+        Arc::new(slot)
+    }
+
+    fn store(history: &mut History, slot: Arc<Slot>) -> (bool, usize) {
+        let mut evicted = 0;
+        let stored = history.store(slot, |_| evicted += 1).is_ok();
+        (stored, evicted)
+    }
+
+    fn remembered(history: &History) -> usize {
+        history.ring.iter().flatten().count()
     }
 
     #[test]
     fn a_packet_is_found_by_its_index_until_the_ring_comes_round() {
         let now = Instant::now();
         let mut history = History::new(Kind::Audio);
+        let mut evicted = 0;
         for index in 0..(AUDIO_PACKETS as u64 + 10) {
-            history.spare()[0] = index as u8;
-            assert!(history.store(stored(index, now, 1), &[7, index as u8]));
+            let (stored, more) = store(&mut history, slot(index, now, &[index as u8]));
+            assert!(stored);
+            evicted += more;
         }
+        assert_eq!(evicted, 10, "every slot comes back");
         assert!(history.get(9).is_none());
         for index in 10..(AUDIO_PACKETS as u64 + 10) {
-            let (_, payload, descriptor) = history.get(index).unwrap();
-            assert_eq!((payload, descriptor), (&[index as u8][..], &[7, index as u8][..]));
+            assert_eq!(history.get(index).unwrap().payload(), &[index as u8]);
         }
         assert!(!history.has_room(9), "older than the ring");
-        assert!(!history.store(stored(20, now, 1), &[]), "there already");
+        assert!(!store(&mut history, slot(20, now, &[1])).0, "there already");
     }
 
     #[test]
-    fn a_packet_that_was_opened_but_not_stored_spoils_nothing() {
-        let now = Instant::now();
-        let mut history = History::new(Kind::Audio);
-        history.spare()[..4].copy_from_slice(b"good");
-        assert!(history.store(stored(5, now, 4), &[]));
-        history.spare()[..4].copy_from_slice(b"evil");
-        assert_eq!(history.get(5).unwrap().1, b"good");
-    }
-
-    #[test]
-    fn a_retransmission_carries_the_osn_in_front_and_is_not_given_once_too_old() {
+    fn what_is_too_old_is_forgotten_when_something_new_comes_and_never_sent_again() {
         let now = Instant::now();
         let mut history = History::new(Kind::Video);
-        history.spare_with_osn()[..5].copy_from_slice(&[1, 2, b'a', b'b', b'c']);
-        assert!(history.store(stored(5, now, 3), &[]));
-        assert_eq!(history.get(5).unwrap().1, b"abc");
-        assert_eq!(
-            history.get_with_osn(5, 0x0304, now).unwrap().1,
-            &[3, 4, b'a', b'b', b'c']
-        );
-        assert!(
-            history
-                .get_with_osn(5, 0, now + AGE_MAX + Duration::from_millis(1))
-                .is_none()
-        );
+        for index in 5..10 {
+            store(&mut history, slot(index, now, b"abc"));
+        }
+        let late = now + AGE_MAX + Duration::from_millis(1);
+        assert!(history.recent(5, now + AGE_MAX).is_some());
+        assert!(history.recent(5, late).is_none());
+        assert_eq!(store(&mut history, slot(10, late, b"abc")), (true, 5));
+        assert_eq!((remembered(&history), history.bytes), (1, 3));
+    }
+
+    #[test]
+    fn bytes_are_bounded_whatever_the_packets() {
+        let now = Instant::now();
+        let mut history = History::new(Kind::Video);
+        for index in 0..VIDEO_PACKETS as u64 {
+            store(&mut history, slot(index, now, &[0; 1_400]));
+            let real: usize = history
+                .ring
+                .iter()
+                .flatten()
+                .map(|slot| slot.payload().len())
+                .sum();
+            assert_eq!(history.bytes, real);
+            assert!(real <= VIDEO_BYTES);
+        }
+        assert!(remembered(&history) > VIDEO_BYTES / 1_400 - 2);
+    }
+
+    #[test]
+    fn late_packets_find_their_place_and_a_jump_forgets_everything() {
+        let now = Instant::now();
+        let mut history = History::new(Kind::Audio);
+        store(&mut history, slot(1_000, now, b"a"));
+        assert!(store(&mut history, slot(998, now, b"b")).0);
+        assert!(!store(&mut history, slot(1_000 - AUDIO_PACKETS as u64, now, b"c")).0);
+        assert_eq!(store(&mut history, slot(1_003, now, b"d")), (true, 0));
+        assert_eq!(store(&mut history, slot(1 << 40, now, b"e")), (true, 3));
+        assert_eq!((remembered(&history), history.bytes), (1, 1));
+    }
+
+    #[test]
+    fn a_history_gives_up_its_oldest_packets_but_not_its_last() {
+        let now = Instant::now();
+        let mut history = History::new(Kind::Video);
+        for index in 0..KEPT_MIN + 3 {
+            store(&mut history, slot(index * 2, now, b"a"));
+        }
+        let given = std::iter::from_fn(|| history.shrink()).map(|slot| slot.stored().index);
+        assert!(given.collect::<Vec<_>>().starts_with(&[0, 2]));
+        assert!(remembered(&history) as u64 >= KEPT_MIN / 2);
+    }
+
+    #[test]
+    fn random_arrivals_agree_with_a_map() {
+        use rand::{RngExt, SeedableRng, rngs::StdRng};
+        let mut rng = StdRng::seed_from_u64(7);
+        let now = Instant::now();
+        let mut history = History::new(Kind::Audio);
+        let (mut at, mut held) = (500u64, 0i64);
+        for _ in 0..20_000 {
+            at += rng.random_range(0..3u64) + if rng.random_bool(0.001) { 300 } else { 0 };
+            let index = at.saturating_sub(rng.random_range(0..140u64));
+            let before = history.get(index).is_some();
+            let (stored, evicted) = store(&mut history, slot(index, now, &[index as u8]));
+            assert!(!(before && stored), "never twice");
+            held += i64::from(stored) - evicted as i64;
+            assert_eq!(held, remembered(&history) as i64, "no slot is lost");
+            if stored {
+                assert_eq!(history.get(index).unwrap().payload(), &[index as u8]);
+            }
+        }
     }
 }

@@ -16,6 +16,7 @@ pub mod sdp;
 pub mod srtp;
 
 mod admit;
+mod batch;
 mod budget;
 mod classify;
 mod codec;
@@ -27,16 +28,21 @@ mod history;
 mod ice;
 mod keyframe;
 mod ladder_gate;
+mod log;
 mod membership;
 mod nack;
 mod outbox;
+mod pacer;
 mod payload_type;
+mod pool;
 mod report;
 mod rewrite;
 mod rtx;
 mod session;
+mod slot;
 mod stream;
 mod timeout;
+mod timers;
 mod track;
 
 use std::collections::{HashMap, VecDeque};
@@ -53,12 +59,17 @@ pub use config::Config;
 pub use discard::{Counters, Discard};
 pub use egress::{Charged, SendBuffer, Transmit};
 pub use event::{CloseReason, Event, Refused};
+pub use slot::Slot;
 
+use forward::Planned;
 use media::{Kind, Media, Mid, Transport};
 use outbox::Outbox;
+use pacer::{Load, Queue};
+use pool::Pool;
 use rtx::Retransmission;
 use session::Session;
 use stream::{SessionKey, Stream, StreamKey};
+use timers::Timers;
 
 /// What a send line carries: one publisher's audio or video.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -80,6 +91,7 @@ pub struct Sfu {
     rng: StdRng,
     sessions: Vec<Option<Box<Session>>>,
     streams: Vec<Option<Box<Stream>>>,
+    pool: Pool,
     by_id: HashMap<SessionId, SessionKey>,
     by_ufrag: HashMap<String, SessionKey>,
     by_address: HashMap<SocketAddr, SessionKey>,
@@ -87,20 +99,27 @@ pub struct Sfu {
     serial: u64,
     /// DTLS handshakes under way.
     handshakes: usize,
-    /// Streams with fresh packets.
-    dirty: VecDeque<StreamKey>,
-    cursor: egress::Cursor,
+    /// Streams with packets that their subscribers were not told of yet.
+    waiting: VecDeque<StreamKey>,
+    /// What waits for each session, by the session's key.
+    queues: Vec<Queue>,
+    /// Sessions to be served now.
+    ready: VecDeque<SessionKey>,
+    /// Sessions whose key frame goes on at an instant; in order, as all wait for one tick at most.
+    paced: VecDeque<(Instant, SessionKey)>,
+    load: Load,
+    plan: Vec<Planned>,
+    timers: Timers,
     outbox: Outbox,
     retransmissions: VecDeque<Retransmission>,
     events: VecDeque<Event>,
     counters: Counters,
-    next_due: Option<Instant>,
     /// Sessions to look at, while another is being looked at.
     wake: Vec<(SessionKey, Instant)>,
     /// The first instant seen: what abs-send-time counts from.
     epoch: Option<Instant>,
     now: Option<Instant>,
-    scratch: Box<[u8; history::SLOT_BYTES]>,
+    scratch: Box<[u8; slot::SLOT_BYTES]>,
 }
 
 impl Sfu {
@@ -109,6 +128,7 @@ impl Sfu {
     #[must_use]
     pub fn new(config: Config, certificate: dtls::Certificate, seed: [u8; 32]) -> Sfu {
         Sfu {
+            pool: Pool::new(config.slots),
             config,
             certificate,
             rng: StdRng::from_seed(seed),
@@ -119,17 +139,21 @@ impl Sfu {
             by_address: HashMap::new(),
             serial: 0,
             handshakes: 0,
-            dirty: VecDeque::with_capacity(1024),
-            cursor: egress::Cursor::default(),
+            waiting: VecDeque::with_capacity(1024),
+            queues: Vec::new(),
+            ready: VecDeque::new(),
+            paced: VecDeque::new(),
+            load: Load::default(),
+            plan: Vec::with_capacity(batch::SEGMENTS_MAX),
+            timers: Timers::new(),
             outbox: Outbox::new(),
             retransmissions: VecDeque::with_capacity(rtx::QUEUE_MAX),
             events: VecDeque::with_capacity(1024),
             counters: Counters::new(),
-            next_due: None,
             wake: Vec::with_capacity(session::LINES_MAX * 2),
             epoch: None,
             now: None,
-            scratch: Box::new([0; history::SLOT_BYTES]),
+            scratch: Box::new([0; slot::SLOT_BYTES]),
         }
     }
 
@@ -215,10 +239,11 @@ impl Sfu {
         self.expire(now);
     }
 
-    /// When [`Sfu::handle_timeout`] is to be called next.
+    /// When [`Sfu::handle_timeout`] and [`Sfu::poll_transmit`] are to be called next.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.next_due
+        let due = [self.timers.next(), self.next_egress()];
+        due.into_iter().flatten().min()
     }
 
     /// The next send, sealed into `buffer`. Call until `None` after each batch of inputs.

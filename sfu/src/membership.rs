@@ -12,6 +12,7 @@ use crate::dtls::DATAGRAM_BYTES_MAX;
 use crate::egress::Charged;
 use crate::event::{CloseReason, Event, Refused};
 use crate::media::{Kind, Media, Mid, Transport};
+use crate::pacer::Queue;
 use crate::session::Session;
 use crate::stream::{SessionKey, StreamKey, Subscriber};
 use crate::{Sfu, Source, dtls};
@@ -65,6 +66,7 @@ impl Sfu {
             }
         };
         self.by_id.insert(id, key);
+        self.make_room_for_queues();
         self.by_ufrag.insert(ufrag, key);
         self.urge(key, now);
         Ok(())
@@ -245,9 +247,10 @@ impl Sfu {
 
     /// Ends a stream: its subscribers carry nothing until something takes its place.
     pub(crate) fn remove_stream(&mut self, key: StreamKey) {
-        let Some(stream) = self.streams[key].take() else {
+        let Some(mut stream) = self.streams[key].take() else {
             return;
         };
+        stream.history.clear(|slot| self.pool.give(slot));
         for subscriber in &stream.subscribers {
             if let Some(session) = self.sessions[subscriber.session].as_mut() {
                 session.tracks[subscriber.track].attach(None, None);
@@ -305,6 +308,9 @@ impl Sfu {
                 .and_then(|stream| self.streams[stream].as_ref())
                 .map(|stream| stream.owner)
             {
+                if let Some(publisher) = self.sessions[owner].as_mut() {
+                    publisher.bandwidth_changed = true;
+                }
                 self.urge(owner, now);
             }
         }
@@ -317,6 +323,8 @@ impl Sfu {
             return;
         };
         self.by_id.remove(&session.id);
+        self.timers.remove(key);
+        self.queues[key] = Queue::default();
         self.by_ufrag.remove(session.agent.local_ufrag());
         for address in session.agent.addresses() {
             if self.by_address.get(&address) == Some(&key) {

@@ -9,7 +9,7 @@
 use std::time::Instant;
 
 use crate::discard::Discard;
-use crate::history::Stored;
+use crate::slot::Stored;
 
 /// Segments remembered for NACKs: switches within the history's few seconds.
 const SEGMENTS_MAX: usize = 8;
@@ -180,15 +180,9 @@ mod tests {
     fn packet(index: u64, timestamp: u32, starts_key_frame: bool, now: Instant) -> Stored {
         Stored {
             index,
-            arrival: now,
             timestamp,
-            payload_type: 96,
-            marker: false,
             starts_key_frame,
-            payload_length: 0,
-            descriptor_length: 0,
-            audio_level: None,
-            video_orientation: None,
+            ..Stored::empty(now)
         }
     }
 

@@ -77,10 +77,6 @@ impl Retransmitter {
         self.next += 1;
         index
     }
-
-    pub(crate) fn peek_index(&self) -> u64 {
-        self.next
-    }
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use crate::budget::Budget;
 use crate::config::Config;
 use crate::dtls::{Connection, Keys};
 use crate::feedback::Arrivals;
+use crate::header::Template;
 use crate::ice::Agent;
 use crate::ladder_gate::LadderGate;
 use crate::media::{ExtensionMap, Kind, Media, Mid, Payload, Role, SourceSsrc, Transport};
@@ -72,9 +73,10 @@ pub(crate) struct Session {
     /// The next transport-wide number towards this client.
     pub(crate) transport_sequence: u16,
     pub(crate) opened: Instant,
-    pub(crate) due: Instant,
     pub(crate) report_due: Instant,
     pub(crate) feedback_due: Instant,
+    /// A subscriber of its video may now take another bandwidth.
+    pub(crate) bandwidth_changed: bool,
     /// The last bandwidth the publisher was told, and how often.
     pub(crate) told: Option<(u64, u8)>,
     /// When the allowance last refused a packet.
@@ -114,9 +116,9 @@ impl Session {
             rtcp_ssrc,
             transport_sequence: 0,
             opened: now,
-            due: now,
             report_due: now + config.report_interval,
             feedback_due: now,
+            bandwidth_changed: true,
             told: None,
             starved: None,
         }
@@ -199,6 +201,9 @@ impl Session {
                 }
                 Role::Inactive => {}
             }
+        }
+        for track in &mut self.tracks {
+            track.template = Template::new(track.mid, &self.extensions);
         }
         gone.extend(self.receive.iter().filter_map(|line| line.stream));
         self.receive = receive;

@@ -19,6 +19,8 @@ pub use srtcp::{RtcpOpener, RtcpSealer};
 pub const TAG_LENGTH_MAX: usize = 16;
 /// What SRTCP adds at most: a tag and the word with the encryption flag and the index.
 pub const RTCP_OVERHEAD_MAX: usize = TAG_LENGTH_MAX + 4;
+/// RTP padding that a seal can add.
+pub const PADDING_MAX: usize = 16;
 /// Length of the fixed RTP header and thus the shortest packet with a readable SSRC.
 const RTP_HEADER_LENGTH: usize = 12;
 
@@ -229,27 +231,61 @@ impl Sealer {
         self.cipher.tag_length()
     }
 
-    /// Seals `payload` behind the header that is already in `packet[..header_length]`. `packet` must be
-    /// exactly header, payload and tag long. The caller vouches that `index` was never sealed for this SSRC.
+    /// Seals `payload` behind the header that is already in `packet[..header_length]`. `packet` must be exactly
+    /// header, payload and tag long. The caller vouches that `index` was never sealed for this SSRC.
     pub fn seal(&self, packet: &mut [u8], header_length: usize, index: u64, payload: &[u8]) {
+        self.seal_padded(packet, header_length, index, payload, 0);
+    }
+
+    /// As [`Sealer::seal`], with `padding` bytes of RTP padding behind the payload (RFC 3550 section
+    /// 5.1), at most [`PADDING_MAX`]; the header must have its P bit set then.
+    pub fn seal_padded(
+        &self,
+        packet: &mut [u8],
+        header_length: usize,
+        index: u64,
+        payload: &[u8],
+        padding: usize,
+    ) {
         assert_eq!(
             packet.len(),
-            header_length + payload.len() + self.tag_length(),
+            header_length + payload.len() + padding + self.tag_length(),
             "the packet's length was computed for this payload"
         );
         let (header, rest) = packet.split_at_mut(header_length);
         let ssrc = rtp_ssrc(header);
         let (ciphertext, tag) = rest.split_at_mut(payload.len());
         match &self.cipher {
-            Cipher::Aead(aead) => aead.seal(aead::rtp_nonce(ssrc, index), header, payload, ciphertext, tag),
+            Cipher::Aead(aead) => {
+                let nonce = aead::rtp_nonce(ssrc, index);
+                aead.seal(
+                    nonce,
+                    header,
+                    payload,
+                    ciphertext,
+                    padding_of(&mut [0; PADDING_MAX], padding),
+                    tag,
+                );
+            }
             Cipher::CounterMode(cipher) => {
-                cipher.apply(ssrc, index, payload, ciphertext);
+                let mut bytes = [0; PADDING_MAX];
+                let after = padding_of(&mut bytes, padding);
+                cipher.apply_to_parts(ssrc, index, [payload, after], [ciphertext, &mut tag[..padding]]);
                 let roc = ((index >> 16) as u32).to_be_bytes();
-                let (authenticated, tag) = packet.split_at_mut(header_length + payload.len());
+                let (authenticated, tag) = packet.split_at_mut(header_length + payload.len() + padding);
                 tag.copy_from_slice(&cipher.tag(authenticated, &roc));
             }
         }
     }
+}
+
+/// The last byte of padding says how much there is.
+fn padding_of(bytes: &mut [u8; PADDING_MAX], padding: usize) -> &[u8] {
+    let bytes = &mut bytes[..padding];
+    if let Some(last) = bytes.last_mut() {
+        *last = padding as u8;
+    }
+    bytes
 }
 
 fn rtp_ssrc(header: &[u8]) -> u32 {

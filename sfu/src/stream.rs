@@ -1,21 +1,21 @@
 //! One published stream: an SSRC of one session's m-line, its history, its reception, its subscribers.
 
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use crate::discard::Discard;
 use crate::history::History;
 use crate::keyframe::KeyframeRequests;
+use crate::log::Log;
 use crate::media::{Kind, Payload};
 use crate::nack::Gaps;
 use crate::report::{Reception, SenderClock};
+use crate::slot::Slot;
 
 /// Streams by position; freed positions are reused, so whoever remembers one also remembers the serial.
 pub(crate) type StreamKey = usize;
 /// Sessions by position.
 pub(crate) type SessionKey = usize;
-
-/// Packets of one stream between two polls for output. More means that the caller fell behind; the oldest
-/// are then not forwarded (a NACK still finds them).
-pub(crate) const BATCH_PACKETS_MAX: usize = 256;
 
 /// A send line that carries this stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,10 +33,14 @@ pub(crate) struct Stream {
     pub(crate) ssrc: u32,
     pub(crate) payloads: Vec<Payload>,
     pub(crate) history: History,
-    /// Indices that arrived since the last poll for output, in order of arrival.
-    pub(crate) fresh: Vec<u64>,
-    /// Whether the stream is queued for output.
+    /// What arrived, for each subscriber to take from where it stands.
+    pub(crate) fresh: Log,
+    /// Whether the stream waits for its subscribers to be told of what is fresh.
     pub(crate) queued: bool,
+    /// When they are told at the latest.
+    pub(crate) due: Instant,
+    /// RTP timestamp of the latest key frame.
+    pub(crate) key_frame: Option<u32>,
     pub(crate) gaps: Gaps,
     pub(crate) reception: Reception,
     pub(crate) clock: Option<SenderClock>,
@@ -65,8 +69,10 @@ impl Stream {
             ssrc: origin.ssrc,
             payloads,
             history: History::new(origin.kind),
-            fresh: Vec::with_capacity(BATCH_PACKETS_MAX),
+            fresh: Log::new(),
             queued: false,
+            due: now,
+            key_frame: None,
             gaps: Gaps::new(),
             reception: Reception::new(clock_rate, now),
             clock: None,
@@ -75,6 +81,31 @@ impl Stream {
             last_arrival: now,
             last_index: None,
         }
+    }
+
+    /// Remembers a packet, of this shard's pool or of another's, and says until when its subscribers may be left
+    /// waiting for it: a frame that is complete waits for nothing. Whatever the history forgets goes into `evicted`; so does the packet itself when it is there already.
+    pub(crate) fn accept(
+        &mut self,
+        slot: Arc<Slot>,
+        now: Instant,
+        tick: Duration,
+        mut evicted: impl FnMut(Arc<Slot>),
+    ) -> Result<(), Discard> {
+        let stored = *slot.stored();
+        if let Err(slot) = self.history.store(slot, &mut evicted) {
+            evicted(slot);
+            return Err(Discard::Duplicate);
+        }
+        self.last_arrival = now;
+        if stored.starts_key_frame {
+            self.keyframes.arrived();
+        }
+        self.fresh.push(stored.index);
+        let complete = self.kind == Kind::Video && stored.marker;
+        let due = if complete { now } else { now + tick };
+        self.due = if self.queued { self.due.min(due) } else { due };
+        Ok(())
     }
 
     /// The payload with this payload type.

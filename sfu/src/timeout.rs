@@ -35,32 +35,25 @@ const CORRECTIONS: u8 = 3;
 impl Sfu {
     /// Makes sure that the session is looked at by `at`.
     pub(crate) fn urge(&mut self, key: SessionKey, at: Instant) {
-        if let Some(session) = self.sessions[key].as_mut() {
-            session.due = session.due.min(at);
-            self.next_due = Some(self.next_due.map_or(at, |due| due.min(at)));
+        if self.sessions[key].is_some() {
+            self.timers.urge(key, at);
         }
     }
 
     pub(crate) fn expire(&mut self, now: Instant) {
-        if self.next_due.is_none_or(|due| due > now) {
-            return;
+        // As many as there are: whoever is urged meanwhile for this very instant has the next call.
+        for _ in 0..self.timers.len() {
+            let Some(key) = self.timers.pop(now) else {
+                return;
+            };
+            self.tick(key, now);
         }
-        for key in 0..self.sessions.len() {
-            if self.sessions[key]
-                .as_ref()
-                .is_some_and(|session| session.due <= now)
-            {
-                self.tick(key, now);
-            }
-        }
-        self.next_due = self.sessions.iter().flatten().map(|session| session.due).min();
     }
 
     fn tick(&mut self, key: SessionKey, now: Instant) {
         let Some(session) = self.sessions[key].as_mut() else {
             return;
         };
-        session.due = now + Duration::from_secs(3600);
         let (limit, reason) = if session.is_connected() {
             (
                 session.last_sign_of_life() + self.config.consent_timeout,
@@ -157,7 +150,11 @@ impl Sfu {
     }
 
     fn send_reports(&mut self, key: SessionKey, now: Instant) {
-        let cap = self.video_cap(key);
+        let asks = self.sessions[key]
+            .as_ref()
+            .is_some_and(|session| session.bandwidth_changed || session.report_due <= now);
+        // A walk over all subscribers, so only now and then.
+        let cap = if asks { Some(self.video_cap(key)) } else { None };
         let Sfu {
             sessions,
             streams,
@@ -183,9 +180,12 @@ impl Sfu {
             out.receiver_report(streams, now);
             out.session.report_due = now + config.report_interval;
         }
-        let changed = cap.unwrap_or(UNLIMITED) != out.session.told.map_or(UNLIMITED, |(told, _)| told);
-        if regular || changed {
-            out.bandwidth(streams, cap);
+        if let Some(cap) = cap {
+            out.session.bandwidth_changed = false;
+            let changed = cap.unwrap_or(UNLIMITED) != out.session.told.map_or(UNLIMITED, |(told, _)| told);
+            if regular || changed {
+                out.bandwidth(streams, cap);
+            }
         }
         at(out.session.report_due);
         out.sender_reports(streams, now);

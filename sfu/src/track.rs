@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::Source;
-use crate::media::{Kind, Mid, Payload};
+use crate::header::Template;
+use crate::media::{ExtensionMap, Kind, Mid, Payload};
 use crate::payload_type::{TypeMap, best_match};
 use crate::replay::Window;
 use crate::rewrite::Rewrite;
@@ -28,7 +29,13 @@ pub(crate) struct Track {
     pub(crate) rewrite: Rewrite,
     /// Indices sealed under the SSRC: none is ever sealed twice.
     pub(crate) sealed: Window,
-    pub(crate) retransmitter: Retransmitter,
+    /// Made with the first stream it carries: who never got one needs none.
+    pub(crate) retransmitter: Option<Box<Retransmitter>>,
+    first_rtx_sequence: u16,
+    /// The header of its packets.
+    pub(crate) template: Template,
+    /// How far it got in its stream's log.
+    pub(crate) cursor: u64,
     /// Timestamp of the latest frame that came by.
     pub(crate) frame: Option<u32>,
     pub(crate) packets: u32,
@@ -65,7 +72,10 @@ impl Track {
             types: Vec::new(),
             rewrite: Rewrite::new(first_sequence, clock_rate),
             sealed: Window::new(),
-            retransmitter: Retransmitter::new(first_sequence.rotate_left(7)),
+            retransmitter: None,
+            first_rtx_sequence: first_sequence.rotate_left(7),
+            template: Template::new(mid, &ExtensionMap::default()),
+            cursor: 0,
             frame: None,
             packets: 0,
             octets: 0,
@@ -80,13 +90,22 @@ impl Track {
         let clock_rate = self.payloads.first().map_or(90_000, |payload| payload.clock_rate);
         self.rewrite = Rewrite::new(first_sequence, clock_rate);
         self.sealed = Window::new();
-        self.retransmitter = Retransmitter::new(first_sequence.rotate_left(7));
+        self.first_rtx_sequence = first_sequence.rotate_left(7);
+        self.retransmitter = self.retransmitter.take().map(|_| self.new_retransmitter());
         self.frame = None;
+    }
+
+    fn new_retransmitter(&self) -> Box<Retransmitter> {
+        Box::new(Retransmitter::new(self.first_rtx_sequence))
     }
 
     /// Carries `stream` from now on, or nothing.
     pub(crate) fn attach(&mut self, key: Option<StreamKey>, stream: Option<&Stream>) {
         self.stream = key;
+        self.cursor = stream.map_or(0, |stream| stream.fresh.end());
+        if stream.is_some() && self.rtx_ssrc.is_some() && self.retransmitter.is_none() {
+            self.retransmitter = Some(self.new_retransmitter());
+        }
         self.rewrite.wait();
         self.frame = None;
         self.report_due = stream.is_some_and(|stream| stream.clock.is_some());

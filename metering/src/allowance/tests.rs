@@ -273,3 +273,23 @@ fn a_hold_is_told_apart_from_the_end_of_a_segment() {
     let held = allowance.pause(now + SEGMENT_DURATION + ms(1)).unwrap();
     assert!(held.closed && held.held);
 }
+
+proptest! {
+    #[test]
+    fn what_is_covered_can_be_charged_at_once_for_the_same_msat(
+        granted in 0u64..200, before in 0u64..3_000_000, sizes in proptest::collection::vec(0u64..1_500, 1..64), later in 0u64..3_000,
+    ) {
+        let (mut at_once, now) = allowance(granted);
+        let _ = at_once.charge(Direction::ToClient, before, now);
+        let mut one_by_one = at_once.clone();
+        let now = now + ms(later);
+        let total = sizes.iter().sum();
+        if at_once.covers(Direction::ToClient, 96_000, now) {
+            prop_assert_eq!(at_once.charge(Direction::ToClient, total, now), Ok(()));
+            for size in sizes {
+                prop_assert_eq!(one_by_one.charge(Direction::ToClient, size, now), Ok(()));
+            }
+            prop_assert_eq!(at_once.close(now).usage, one_by_one.close(now).usage);
+        }
+    }
+}

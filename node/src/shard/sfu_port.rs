@@ -65,6 +65,8 @@ impl SfuPort {
                 contents: transmit.contents,
             });
             match outcome {
+                // What is charged for is media or DTLS; what shards tell each other of is neither.
+                Ok(()) if transmit.charged.is_some() => {}
                 Ok(()) => peers.sent(transmit.destination, transmit.contents, now),
                 Err(refused) => {
                     gauges.refused(refused.datagrams, refused.kind);

@@ -68,13 +68,15 @@ impl Aead {
             .map_err(|_| Rejected::Unauthentic)
     }
 
+    /// Seals `plaintext` into `ciphertext`, and `more` behind it into the start of `more_and_tag`.
     pub(super) fn seal(
         &self,
         nonce: [u8; NONCE_LEN],
         associated: &[u8],
         plaintext: &[u8],
         ciphertext: &mut [u8],
-        tag: &mut [u8],
+        more: &[u8],
+        more_and_tag: &mut [u8],
     ) {
         self.key
             .seal_out_of_place_scatter(
@@ -82,8 +84,8 @@ impl Aead {
                 Aad::from(associated),
                 plaintext,
                 ciphertext,
-                &[],
-                tag,
+                more,
+                more_and_tag,
             )
             .expect("lengths match and stay far below the GCM limit");
     }

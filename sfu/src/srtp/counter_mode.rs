@@ -28,6 +28,11 @@ impl CounterMode {
 
     /// Encrypts or decrypts `input` into `output` of the same length.
     pub(super) fn apply(&self, ssrc: u32, index: u64, input: &[u8], output: &mut [u8]) {
+        self.apply_to_parts(ssrc, index, [input, &[]], [output, &mut []]);
+    }
+
+    /// Encrypts or decrypts the parts of `input`, one after the other, into those of `output` of the same lengths.
+    pub(super) fn apply_to_parts(&self, ssrc: u32, index: u64, input: [&[u8]; 2], output: [&mut [u8]; 2]) {
         let mut iv = [0u8; 16];
         iv[..14].copy_from_slice(&self.salt);
         iv[4..8]
@@ -40,7 +45,12 @@ impl CounterMode {
             .for_each(|(byte, with)| *byte ^= with);
         let core = CtrCore::<&Aes128, Ctr128BE>::inner_iv_init(&self.cipher, (&iv).into());
         // Cannot panic: both sides have one length, far below the keystream's.
-        StreamCipherCoreWrapper::from_core(core).apply_keystream_b2b(input, output);
+        let mut stream = StreamCipherCoreWrapper::from_core(core);
+        for (input, output) in input.into_iter().zip(output) {
+            if !input.is_empty() {
+                stream.apply_keystream_b2b(input, output);
+            }
+        }
     }
 
     /// The tag over `packet` and `suffix` (the ROC; nothing for SRTCP).

@@ -135,7 +135,7 @@ impl RtcpSealer {
                 let (tag, trailer) = rest.split_at_mut(tag_length);
                 let associated = associated_data(clear, word);
                 let nonce = aead::rtcp_nonce(ssrc_of(plain), self.index);
-                aead.seal(nonce, &associated, plaintext, ciphertext, tag);
+                aead.seal(nonce, &associated, plaintext, ciphertext, &[], tag);
                 trailer.copy_from_slice(&word.to_be_bytes());
             }
             Cipher::CounterMode(cipher) => {
