@@ -12,7 +12,13 @@ use loadtest::publisher::Arrival;
 use loadtest::scenario::{self, Plan, Shape};
 use loadtest::stage::{LossOn, Lossy, Stage};
 use loadtest::target::{self, Kind, Target, Wanted};
+use loadtest::turn;
+use loadtest::turn::link::Transport;
+use loadtest::turn::load::{Load, Way};
 use serde::Serialize;
+
+/// Of a server's log, when a run fails.
+const LOG_LINES: usize = 20;
 
 /// Simulated clients on real sockets against a media server. The report is one JSON object on standard output (or in
 /// --report), progress goes to standard error. The generator runs on the last core and tells what it used itself; a
@@ -31,6 +37,110 @@ enum Service {
         #[command(subcommand)]
         scenario: Scenario,
     },
+    /// A TURN server: clients and peers on loopback, channels, packets that say when they left.
+    Turn {
+        #[command(subcommand)]
+        scenario: TurnScenario,
+    },
+}
+
+#[derive(Subcommand)]
+enum TurnScenario {
+    /// Many allocations, each with a packet now and then: 50 a second.
+    Sparse {
+        /// How many allocations.
+        #[arg(long, default_value_t = 2_000)]
+        allocations: usize,
+        /// Application bytes of a packet.
+        #[arg(long, default_value_t = 160)]
+        bytes: usize,
+        #[command(flatten)]
+        common: TurnCommon,
+    },
+    /// Video: bursts of 6 packets of 1,000 bytes, 30 a second, each sent in one GSO send.
+    Bursts {
+        /// How many allocations.
+        #[arg(long, default_value_t = 100)]
+        allocations: usize,
+        /// Packets of a burst.
+        #[arg(long, default_value_t = 6)]
+        packets: usize,
+        /// Application bytes of a packet.
+        #[arg(long, default_value_t = 1_000)]
+        bytes: usize,
+        #[command(flatten)]
+        common: TurnCommon,
+    },
+    /// One allocation with a fat flow, in bursts a millisecond apart.
+    Flow {
+        /// Megabits of application bytes a second.
+        #[arg(long, default_value_t = 200.0)]
+        megabits: f64,
+        /// Application bytes of a packet.
+        #[arg(long, default_value_t = 1_000)]
+        bytes: usize,
+        #[command(flatten)]
+        common: TurnCommon,
+    },
+    /// Bursts as above, from clients that are connected over TCP, or TLS with --transport tls.
+    Tcp {
+        /// How many allocations.
+        #[arg(long, default_value_t = 100)]
+        allocations: usize,
+        /// Packets of a burst.
+        #[arg(long, default_value_t = 6)]
+        packets: usize,
+        /// Application bytes of a packet.
+        #[arg(long, default_value_t = 1_000)]
+        bytes: usize,
+        #[command(flatten)]
+        common: TurnCommon,
+    },
+    /// Allocations, one after the other, and what each costs in CPU time and memory.
+    Allocations {
+        /// How many.
+        #[arg(long, default_value_t = 2_000)]
+        allocations: usize,
+        #[command(flatten)]
+        common: TurnCommon,
+    },
+}
+
+#[derive(Args, Clone)]
+struct TurnCommon {
+    /// The kind of server.
+    #[arg(long, value_enum, default_value_t = turn::server::Kind::Milliway)]
+    target: turn::server::Kind,
+    /// A Milliway that already runs, "http://host:port".
+    #[arg(long, conflicts_with = "server")]
+    relay_http: Option<String>,
+    /// A coturn that already runs, "host:port".
+    #[arg(long, requires = "user")]
+    server: Option<String>,
+    /// Its process.
+    #[arg(long)]
+    relay_pid: Option<u32>,
+    /// A long-term user of that coturn, "name:password".
+    #[arg(long)]
+    user: Option<String>,
+    /// For how long it is measured, after all are open.
+    #[arg(long, default_value_t = 20)]
+    seconds: u64,
+    /// How clients reach the server.
+    #[arg(long, value_enum)]
+    transport: Option<Transport>,
+    /// Which way packets go.
+    #[arg(long, value_enum, default_value_t = Way::Both)]
+    way: Way,
+    /// Threads that relay, of a server that is started; one for each core but the generator's if left out.
+    #[arg(long)]
+    shards: Option<u32>,
+    /// Writes the JSON there, not to standard output.
+    #[arg(long)]
+    report: Option<PathBuf>,
+    /// Writes a page with plots there.
+    #[arg(long)]
+    html: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
@@ -137,7 +247,13 @@ enum Profile {
 /// Does what was asked for.
 pub(crate) fn run(arguments: Arguments) -> Result<(), Error> {
     process::raise_file_limit()?;
-    let Service::Sfu { scenario } = arguments.service;
+    match arguments.service {
+        Service::Sfu { scenario } => sfu(scenario),
+        Service::Turn { scenario } => turn_scenario(scenario),
+    }
+}
+
+fn sfu(scenario: Scenario) -> Result<(), Error> {
     match scenario {
         Scenario::Broadcast { subscribers, common } => {
             load(Shape::Broadcast { subscribers }, subscribers + 1, &common)
@@ -185,8 +301,7 @@ fn with_stage<R: Serialize>(
     // The signalling thread begins before, so that it has the other cores.
     let desk = target.desk(&wanted);
     target::pin_generator()?;
-    let progress = ProgressBar::with_draw_target(Some(common.seconds), ProgressDrawTarget::stderr());
-    progress.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} s  {msg}")?);
+    let progress = progress_bar(common.seconds)?;
     let plan = Plan {
         target: common.target.as_str().to_owned(),
         arrival: common.arrival,
@@ -203,16 +318,130 @@ fn with_stage<R: Serialize>(
     let report = work(stage, &plan, &progress);
     progress.finish_and_clear();
     if report.is_err() {
-        eprintln!("{}", target.log());
+        print_end(&target.log());
     }
     let report = report?;
-    if let Some(path) = &common.html {
-        std::fs::write(path, page(&serde_json::to_value(&report)?))?;
+    write(&report, common.report.as_ref(), common.html.as_ref())
+}
+
+fn write(report: &impl Serialize, json: Option<&PathBuf>, html: Option<&PathBuf>) -> Result<(), Error> {
+    if let Some(path) = html {
+        std::fs::write(path, page(&serde_json::to_value(report)?))?;
     }
-    let text = serde_json::to_string_pretty(&report)?;
-    match &common.report {
+    let text = serde_json::to_string_pretty(report)?;
+    match json {
         Some(path) => std::fs::write(path, text + "\n")?,
         None => println!("{text}"),
     }
     Ok(())
+}
+
+fn progress_bar(length: u64) -> Result<ProgressBar, Error> {
+    let progress = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
+    progress.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len}  {msg}")?);
+    Ok(progress)
+}
+
+fn print_end(log: &str) {
+    let lines: Vec<&str> = log.lines().collect();
+    for line in &lines[lines.len().saturating_sub(LOG_LINES)..] {
+        eprintln!("{line}");
+    }
+}
+
+/// Shape of a TURN load: name, allocations, packets a burst, bytes, bursts a second.
+type TurnShape = (&'static str, usize, usize, usize, f64);
+
+fn turn_scenario(scenario: TurnScenario) -> Result<(), Error> {
+    const FRAMES_PER_SECOND: f64 = 30.0;
+    const BURSTS_PER_SECOND: f64 = 1_000.0;
+    match scenario {
+        TurnScenario::Sparse {
+            allocations,
+            bytes,
+            common,
+        } => turn_load(
+            ("turn sparse", allocations, 1, bytes, 50.0),
+            Transport::Udp,
+            &common,
+        ),
+        TurnScenario::Bursts {
+            allocations,
+            packets,
+            bytes,
+            common,
+        } => turn_load(
+            ("turn bursts", allocations, packets, bytes, FRAMES_PER_SECOND),
+            Transport::Udp,
+            &common,
+        ),
+        TurnScenario::Flow {
+            megabits,
+            bytes,
+            common,
+        } => {
+            let packets = megabits * 1e6 / 8.0 / bytes.max(1) as f64 / BURSTS_PER_SECOND;
+            let burst = (packets.round() as usize).max(1);
+            let rate = BURSTS_PER_SECOND * packets / burst as f64;
+            turn_load(("turn flow", 1, burst, bytes, rate), Transport::Udp, &common)
+        }
+        TurnScenario::Tcp {
+            allocations,
+            packets,
+            bytes,
+            common,
+        } => turn_load(
+            ("turn tcp", allocations, packets, bytes, FRAMES_PER_SECOND),
+            Transport::Tcp,
+            &common,
+        ),
+        TurnScenario::Allocations { allocations, common } => {
+            let transport = common.transport.unwrap_or(Transport::Udp);
+            with_turn_server(&common, |server, progress| {
+                let target = common.target.as_str();
+                turn::load::allocations(target, transport, allocations, server, progress)
+            })
+        }
+    }
+}
+
+fn turn_load(shape: TurnShape, transport: Transport, common: &TurnCommon) -> Result<(), Error> {
+    let (scenario, allocations, burst, bytes, bursts_per_second) = shape;
+    let load = Load {
+        scenario: scenario.to_owned(),
+        target: common.target.as_str().to_owned(),
+        transport: common.transport.unwrap_or(transport),
+        allocations,
+        burst,
+        bytes,
+        bursts_per_second,
+        way: common.way,
+        duration: Duration::from_secs(common.seconds.max(1)),
+    };
+    with_turn_server(common, |server, progress| {
+        turn::load::run(&load, server, progress)
+    })
+}
+
+fn with_turn_server<R: Serialize>(
+    common: &TurnCommon,
+    work: impl FnOnce(&turn::server::Server, &ProgressBar) -> Result<R, Error>,
+) -> Result<(), Error> {
+    let user = common.user.as_deref().and_then(|user| user.split_once(':'));
+    let wanted = turn::server::Wanted {
+        kind: common.target,
+        address: common.relay_http.clone().or(common.server.clone()),
+        pid: common.relay_pid,
+        user: user.map(|(name, password)| (name.to_owned(), password.to_owned())),
+        threads: common.shards,
+    };
+    let server = turn::server::Server::open(&wanted)?;
+    target::pin_generator()?;
+    let progress = progress_bar(common.seconds)?;
+    let report = work(&server, &progress);
+    progress.finish_and_clear();
+    if report.is_err() {
+        print_end(&server.log());
+    }
+    write(&report?, common.report.as_ref(), common.html.as_ref())
 }

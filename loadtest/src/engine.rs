@@ -1,32 +1,25 @@
-//! Many light clients on one thread: their sockets behind one epoll, their timers in one heap, and a timer of the
-//! kernel's that is exact to microseconds, for media that leaves on time.
+//! Many light clients on one thread: their sockets behind one epoll, their timers in one heap.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use datagram::Inbox;
-use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
-use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
-};
 
 use crate::Error;
+use crate::alarm::{ALARM, Alarm};
 use crate::peer::{Peer, Scratch};
 use crate::receiver::Tally;
 
 /// Readiness events taken at once.
 const EVENTS_MAX: usize = 1_024;
-const TIMER: Token = Token(usize::MAX);
-const SECOND: u64 = 1_000_000_000;
 
 /// Clients that are driven together.
 pub struct Engine {
     poll: Poll,
     events: Events,
-    timer: OwnedFd,
+    alarm: Alarm,
     epoch: Instant,
     peers: Vec<Peer>,
     timers: BinaryHeap<Reverse<(u64, u32)>>,
@@ -45,13 +38,11 @@ impl Engine {
     /// Nobody yet. All times count from now.
     pub fn new() -> Result<Engine, Error> {
         let poll = Poll::new()?;
-        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK)?;
-        poll.registry()
-            .register(&mut SourceFd(&timer.as_raw_fd()), TIMER, Interest::READABLE)?;
+        let alarm = Alarm::new(poll.registry())?;
         Ok(Engine {
             poll,
             events: Events::with_capacity(EVENTS_MAX),
-            timer,
+            alarm,
             epoch: Instant::now(),
             peers: Vec::new(),
             timers: BinaryHeap::new(),
@@ -127,7 +118,7 @@ impl Engine {
             }
             self.fire(now);
             let next = self.timers.peek().map_or(end, |Reverse((at, _))| end.min(*at));
-            self.arm(next)?;
+            self.alarm.set(next.saturating_sub(self.now()))?;
             match self.poll.poll(&mut self.events, Some(Duration::from_secs(1))) {
                 Err(error) if error.kind() != std::io::ErrorKind::Interrupted => return Err(error.into()),
                 _ => {}
@@ -135,7 +126,7 @@ impl Engine {
             self.ready.clear();
             let tokens = self.events.iter().map(|event| event.token());
             self.ready
-                .extend(tokens.filter(|token| *token != TIMER).map(|token| token.0));
+                .extend(tokens.filter(|token| *token != ALARM).map(|token| token.0));
             for at in 0..self.ready.len() {
                 let index = self.ready[at];
                 self.datagrams +=
@@ -155,26 +146,6 @@ impl Engine {
     /// Drives everybody for so long.
     pub fn run_for(&mut self, duration: Duration) -> Result<(), Error> {
         self.run_until(self.now() + duration.as_nanos() as u64)
-    }
-
-    /// Wakes the poll at `next`.
-    fn arm(&self, next: u64) -> Result<(), Error> {
-        // Zero would disarm it.
-        let wait = next.saturating_sub(self.now()).max(1);
-        let zero = Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
-        let value = Timespec {
-            tv_sec: (wait / SECOND) as i64,
-            tv_nsec: (wait % SECOND) as i64,
-        };
-        let spec = Itimerspec {
-            it_interval: zero,
-            it_value: value,
-        };
-        timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &spec)?;
-        Ok(())
     }
 
     fn fire(&mut self, now: u64) {

@@ -4,6 +4,7 @@
 //! str0m sessions ([`client`]), independent of everything else here, for the interoperability tests. Nothing is told how
 //! a server works inside: it is started as its users start it, and called at its doors.
 
+pub mod alarm;
 pub mod client;
 pub mod dtls;
 pub mod engine;
@@ -29,6 +30,7 @@ pub mod signalling;
 pub mod stage;
 pub mod swarm;
 pub mod target;
+pub mod turn;
 
 /// What stopped a run.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;

@@ -21,7 +21,7 @@ use crate::signalling::{Desk, Wish};
 const CONNECT_MAX: Duration = Duration::from_secs(30);
 /// And so much more for each client that joins with it.
 const CONNECT_MAX_EACH: Duration = Duration::from_millis(150);
-/// Clients that are let in but do not see anything yet.
+/// Clients that are being let in at the same time.
 const CONNECTING_MAX: usize = 24;
 /// After the last measured packet left, it may still arrive.
 const GRACE: Duration = Duration::from_millis(1_200);
@@ -67,7 +67,7 @@ pub struct Stage {
     pid: Option<u32>,
     seats: Vec<Seat>,
     publishers: u16,
-    /// Clients that were asked for and do not see anything yet.
+    /// Clients that were asked for and are not connected yet.
     waiting: Vec<usize>,
     asked: usize,
 }
@@ -214,13 +214,7 @@ impl Stage {
             return Err(failure.into());
         }
         let mut waiting = std::mem::take(&mut self.waiting);
-        waiting.retain(|index| {
-            let peer = &mut self.engine.peers()[*index];
-            let hears = !self.seats[*index].hears.is_empty();
-            // One publisher is enough for a client to be let go: others may not have joined yet.
-            !peer.is_connected()
-                || hears && peer.publisher().is_none() && !peer.receiver().is_some_and(|r| r.sees(1))
-        });
+        waiting.retain(|index| !self.engine.peers()[*index].is_connected());
         self.waiting = waiting;
         Ok(())
     }
