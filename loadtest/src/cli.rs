@@ -96,7 +96,7 @@ enum TurnScenario {
         #[command(flatten)]
         common: TurnCommon,
     },
-    /// Allocations, one after the other, and what each costs in CPU time and memory.
+    /// Allocations as such, 64 at a time, and what each costs in CPU time and memory.
     Allocations {
         /// How many.
         #[arg(long, default_value_t = 2_000)]

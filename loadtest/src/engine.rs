@@ -9,6 +9,7 @@ use mio::{Events, Interest, Poll, Token};
 
 use crate::Error;
 use crate::alarm::{ALARM, Alarm};
+use crate::pace::Pace;
 use crate::peer::{Peer, Scratch};
 use crate::receiver::Tally;
 
@@ -28,6 +29,7 @@ pub struct Engine {
     inbox: Inbox,
     scratch: Box<Scratch>,
     ready: Vec<usize>,
+    pace: Pace,
     /// What arrived within the measured time.
     pub tally: Tally,
     /// Datagrams read, ever.
@@ -50,6 +52,7 @@ impl Engine {
             inbox: Inbox::new(),
             scratch: Box::default(),
             ready: Vec::with_capacity(EVENTS_MAX),
+            pace: Pace::default(),
             tally: Tally::default(),
             datagrams: 0,
         })
@@ -118,6 +121,7 @@ impl Engine {
             }
             self.fire(now);
             let next = self.timers.peek().map_or(end, |Reverse((at, _))| end.min(*at));
+            self.pace.wait(self.now(), next, self.datagrams);
             self.alarm.set(next.saturating_sub(self.now()))?;
             match self.poll.poll(&mut self.events, Some(Duration::from_secs(1))) {
                 Err(error) if error.kind() != std::io::ErrorKind::Interrupted => return Err(error.into()),

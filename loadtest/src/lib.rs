@@ -15,6 +15,7 @@ pub mod janus;
 pub mod loss;
 pub mod media;
 pub mod namespace;
+pub mod pace;
 pub mod page;
 pub mod peer;
 pub mod plot;

@@ -35,6 +35,8 @@ pub struct Allocation {
     credentials: Credentials,
     challenge: Challenge,
     transactions: Transactions,
+    /// What was asked for last.
+    request: Vec<u8>,
 }
 
 /// What a server's 401 said.
@@ -60,94 +62,105 @@ impl Transactions {
     }
 }
 
-impl Allocation {
-    /// Asks without credentials, is told the realm, asks again.
-    pub fn make(
-        mut link: Link,
-        client: u32,
-        credentials: &Credentials,
-        inbox: &mut Inbox,
-    ) -> Result<Allocation, Error> {
+/// An allocation that is being made: each step sends, the next one waits for its answer, so that many can be under way.
+pub struct Opening {
+    link: Link,
+    credentials: Credentials,
+    transactions: Transactions,
+    request: Vec<u8>,
+}
+
+impl Opening {
+    /// Asks without credentials.
+    pub fn begin(mut link: Link, client: u32, credentials: &Credentials) -> Result<Opening, Error> {
         let mut transactions = Transactions { client, count: 0 };
         let mut buffer = [0; REQUEST_MAX];
         let length = Builder::new(&mut buffer, Class::Request, Method::ALLOCATE, transactions.next())
             .requested_transport(UDP)
             .finish()
             .map_err(|error| format!("{error:?}"))?;
-        let answer = link.exchange(&buffer[..length], inbox)?;
-        let mut challenge = Challenge::read(&answer, credentials)?;
-        // A nonce may have gone stale in between.
-        for _ in 0..2 {
-            let length = authenticated(
-                &mut buffer,
-                Method::ALLOCATE,
-                transactions.next(),
-                credentials,
-                &challenge,
-                |builder| builder.requested_transport(UDP),
-            )?;
-            let answer = link.exchange(&buffer[..length], inbox)?;
-            let message = Message::parse(&answer).map_err(|error| format!("{error:?}"))?;
-            if message.class() == Class::Success {
-                let relayed = message
-                    .xor_relayed_address()
-                    .ok_or("an allocation without XOR-RELAYED-ADDRESS")?;
-                return Ok(Allocation {
-                    link,
-                    relayed,
-                    credentials: credentials.clone(),
-                    challenge,
-                    transactions,
-                });
-            }
-            match message.error_code() {
-                Some(error) if error.code == 438 => challenge = Challenge::read(&answer, credentials)?,
-                other => return Err(format!("Allocate was refused: {other:?}").into()),
+        link.ask(&buffer[..length])?;
+        Ok(Opening {
+            link,
+            credentials: credentials.clone(),
+            transactions,
+            request: buffer[..length].to_vec(),
+        })
+    }
+
+    /// Is told the realm and asks again.
+    pub fn authenticate(mut self, inbox: &mut Inbox) -> Result<Allocation, Error> {
+        let answer = self.link.answer(&self.request, inbox)?;
+        let challenge = Challenge::read(&answer, &self.credentials)?;
+        let mut allocation = Allocation {
+            link: self.link,
+            relayed: SocketAddr::from(([0, 0, 0, 0], 0)),
+            credentials: self.credentials,
+            challenge,
+            transactions: self.transactions,
+            request: self.request,
+        };
+        allocation.ask(Method::ALLOCATE, |builder| builder.requested_transport(UDP))?;
+        Ok(allocation)
+    }
+}
+
+impl Allocation {
+    /// Waits until it is there.
+    pub fn finish(&mut self, inbox: &mut Inbox) -> Result<(), Error> {
+        let answer = self.link.answer(&self.request, inbox)?;
+        let message = Message::parse(&answer).map_err(|error| format!("{error:?}"))?;
+        if message.class() != Class::Success {
+            return Err(format!("Allocate was refused: {:?}", message.error_code()).into());
+        }
+        self.relayed = message
+            .xor_relayed_address()
+            .ok_or("an allocation without XOR-RELAYED-ADDRESS")?;
+        Ok(())
+    }
+
+    /// Asks for the first channel to be bound to a peer; [`Allocation::done`] waits for it.
+    pub fn bind(&mut self, peer: SocketAddr) -> Result<(), Error> {
+        self.ask(Method::CHANNEL_BIND, |builder| {
+            builder.channel_number(ChannelNumber::MIN).xor_peer_address(peer)
+        })
+    }
+
+    /// Asks for its end; [`Allocation::done`] waits for it.
+    pub fn end(&mut self) -> Result<(), Error> {
+        self.ask(Method::REFRESH, |builder| builder.lifetime(0))
+    }
+
+    /// Waits until what was asked for last is done.
+    pub fn done(&mut self, inbox: &mut Inbox) -> Result<(), Error> {
+        let answer = self.link.answer(&self.request, inbox)?;
+        let message = Message::parse(&answer).map_err(|error| format!("{error:?}"))?;
+        match message.class() {
+            Class::Success => Ok(()),
+            _ => {
+                let method = message.method().get();
+                Err(format!("method {method:#x} was refused: {:?}", message.error_code()).into())
             }
         }
-        Err("every nonce is stale".into())
     }
 
-    /// Binds the first channel to a peer.
-    pub fn bind(&mut self, peer: SocketAddr, inbox: &mut Inbox) -> Result<ChannelNumber, Error> {
-        self.request(Method::CHANNEL_BIND, inbox, |builder| {
-            builder.channel_number(ChannelNumber::MIN).xor_peer_address(peer)
-        })?;
-        Ok(ChannelNumber::MIN)
-    }
-
-    /// Ends it.
-    pub fn end(&mut self, inbox: &mut Inbox) -> Result<(), Error> {
-        self.request(Method::REFRESH, inbox, |builder| builder.lifetime(0))
-    }
-
-    fn request(
+    fn ask(
         &mut self,
         method: Method,
-        inbox: &mut Inbox,
         attributes: impl FnOnce(Builder<'_>) -> Builder<'_>,
     ) -> Result<(), Error> {
         let mut buffer = [0; REQUEST_MAX];
         let id = self.transactions.next();
-        let length = authenticated(
-            &mut buffer,
-            method,
-            id,
-            &self.credentials,
-            &self.challenge,
-            attributes,
-        )?;
-        let answer = self.link.exchange(&buffer[..length], inbox)?;
-        let message = Message::parse(&answer).map_err(|error| format!("{error:?}"))?;
-        match message.class() {
-            Class::Success => Ok(()),
-            _ => Err(format!(
-                "method {:#x} was refused: {:?}",
-                method.get(),
-                message.error_code()
-            )
-            .into()),
-        }
+        let length = attributes(Builder::new(&mut buffer, Class::Request, method, id))
+            .username(&self.credentials.username)
+            .realm(&self.challenge.realm)
+            .nonce(&self.challenge.nonce)
+            .integrity_key(&self.challenge.key)
+            .finish()
+            .map_err(|error| format!("a request that does not fit: {error:?}"))?;
+        self.request.clear();
+        self.request.extend_from_slice(&buffer[..length]);
+        self.link.ask(&buffer[..length])
     }
 }
 
@@ -165,21 +178,4 @@ impl Challenge {
             key: integrity_key(&key),
         })
     }
-}
-
-fn authenticated(
-    buffer: &mut [u8],
-    method: Method,
-    id: TransactionId,
-    credentials: &Credentials,
-    challenge: &Challenge,
-    attributes: impl FnOnce(Builder<'_>) -> Builder<'_>,
-) -> Result<usize, Error> {
-    attributes(Builder::new(buffer, Class::Request, method, id))
-        .username(&credentials.username)
-        .realm(&challenge.realm)
-        .nonce(&challenge.nonce)
-        .integrity_key(&challenge.key)
-        .finish()
-        .map_err(|error| format!("a request that does not fit: {error:?}").into())
 }

@@ -2,7 +2,7 @@
 //! blocking once load flows.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::thread::sleep;
@@ -17,6 +17,12 @@ use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureSch
 
 use crate::Error;
 use crate::publisher::single;
+
+/// Where clients have their ports.
+const PORTS: std::ops::Range<u16> = 12_000..20_000;
+/// Ports that are tried for a client, more than the clients that share an address.
+const BIND_ATTEMPTS: u16 = 1_024;
+const _: () = assert!(PORTS.start + 4_096 + BIND_ATTEMPTS <= PORTS.end);
 
 /// For one answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -58,10 +64,10 @@ pub struct Stream {
 }
 
 impl Link {
-    /// Opens one from `ip` to `server`.
-    pub fn open(transport: Transport, server: SocketAddr) -> Result<Link, Error> {
+    /// Opens one to `server` for the client with this number.
+    pub fn open(transport: Transport, server: SocketAddr, client: u32) -> Result<Link, Error> {
         if transport == Transport::Udp {
-            let socket = Socket::bind((Ipv4Addr::LOCALHOST, 0).into(), Fragmentation::Forbidden)?;
+            let socket = bind(address_of(server, client)?)?;
             return Ok(Link::Udp(Box::new(socket), server));
         }
         let io = TcpStream::connect(server)?;
@@ -90,13 +96,24 @@ impl Link {
         })
     }
 
-    /// Sends a request and waits for the next STUN message.
-    pub fn exchange(&mut self, request: &[u8], inbox: &mut Inbox) -> Result<Vec<u8>, Error> {
+    /// Sends a request, whose answer [`Link::answer`] waits for.
+    pub fn ask(&mut self, request: &[u8]) -> Result<(), Error> {
         match self {
-            Link::Udp(socket, server) => exchange_datagrams(socket, *server, request, inbox),
+            // What the kernel does not take is sent again as if it had been lost.
+            Link::Udp(socket, server) => drop(socket.send(&single(*server, request))),
             Link::Stream(stream) => {
                 stream.queue(request)?;
                 stream.flush()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The answer to a request that was sent.
+    pub fn answer(&mut self, request: &[u8], inbox: &mut Inbox) -> Result<Vec<u8>, Error> {
+        match self {
+            Link::Udp(socket, server) => answer_in_datagrams(socket, *server, request, inbox),
+            Link::Stream(stream) => {
                 let end = Instant::now() + PATIENCE;
                 loop {
                     if let Some(message) = stream.next_message() {
@@ -179,7 +196,36 @@ impl Link {
     }
 }
 
-fn exchange_datagrams(
+/// Servers limit what one network may ask for, and a generator is many clients: on loopback each has a network of its
+/// own, 127.1.0.0/24 and on.
+fn address_of(server: SocketAddr, client: u32) -> Result<Ipv4Addr, Error> {
+    if server.ip() != IpAddr::V4(Ipv4Addr::LOCALHOST) {
+        return Err(format!("clients and peers are on loopback, and {server} is not 127.0.0.1").into());
+    }
+    let [_, _, high, low] = client.to_be_bytes();
+    Ok(Ipv4Addr::new(127, 1 + high % 64, low, 1))
+}
+
+/// A socket for the peer of this client, in its network.
+pub fn bind_peer(server: SocketAddr, client: u32) -> Result<Socket, Error> {
+    let [a, b, c, _] = address_of(server, client)?.octets();
+    bind(Ipv4Addr::new(a, b, c, 2))
+}
+
+/// A port below those that servers relay from: an address that a server has given out as a relayed one is no client.
+fn bind(ip: Ipv4Addr) -> Result<Socket, Error> {
+    let first = PORTS.start + (std::process::id() % 4_096) as u16;
+    let mut last = None;
+    for port in first..first + BIND_ATTEMPTS {
+        match Socket::bind((ip, port).into(), Fragmentation::Forbidden) {
+            Ok(socket) => return Ok(socket),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(format!("no free port for a client: {last:?}").into())
+}
+
+fn answer_in_datagrams(
     socket: &mut Socket,
     server: SocketAddr,
     request: &[u8],
@@ -187,7 +233,6 @@ fn exchange_datagrams(
 ) -> Result<Vec<u8>, Error> {
     let end = Instant::now() + PATIENCE;
     while Instant::now() < end {
-        let _ = socket.send(&single(server, request));
         let again = Instant::now() + RETRANSMIT;
         while Instant::now() < again {
             let filled = socket.receive(inbox).unwrap_or(0);
@@ -204,6 +249,7 @@ fn exchange_datagrams(
             }
             sleep(Duration::from_micros(20));
         }
+        let _ = socket.send(&single(server, request));
     }
     Err("the server did not answer".into())
 }
@@ -360,6 +406,17 @@ fn tls_configuration() -> Result<Arc<ClientConfig>, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn clients_on_loopback_have_networks_of_their_own() {
+        let server = "127.0.0.1:3478".parse().unwrap();
+        assert_eq!(address_of(server, 0).unwrap(), Ipv4Addr::new(127, 1, 0, 1));
+        assert_eq!(address_of(server, 2_000).unwrap(), Ipv4Addr::new(127, 8, 208, 1));
+        assert!(address_of("192.0.2.1:3478".parse().unwrap(), 9).is_err());
+        let peer = bind_peer(server, 5).unwrap();
+        assert_eq!(peer.local_addr().ip(), Ipv4Addr::new(127, 1, 5, 2));
+        assert!(PORTS.contains(&peer.local_addr().port()));
+    }
 
     #[test]
     fn messages_of_a_stream_end_where_their_length_says_channels_padded() {

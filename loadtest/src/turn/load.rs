@@ -1,23 +1,24 @@
 //! What flows: each allocation has one client, one channel and one peer, and packets go one way through it. The stamp
 //! at the end of a packet says which it is and when it left.
 
-use std::net::Ipv4Addr;
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use datagram::{Fragmentation, Inbox, Socket, Transmit};
+use datagram::{Inbox, Socket, Transmit};
 use indicatif::ProgressBar;
 use mio::{Events, Interest, Poll, Token};
 use wire::channel_data::{self, HEADER_LEN};
 
-use super::allocation::Allocation;
-use super::link::{Link, Transport};
+use super::allocation::{Allocation, Credentials, Opening};
+use super::link::{Link, Transport, bind_peer};
 use super::report::{Allocations, Flows};
 use super::server::Server;
 use crate::Error;
 use crate::alarm::{ALARM, Alarm};
 use crate::histogram::Histogram;
 use crate::media::{Content, STAMP_LEN, Stamp};
+use crate::pace::{Pace, ROUND};
 use crate::process::{self, Usage};
 use crate::publisher::single;
 use crate::report::Generator;
@@ -27,6 +28,8 @@ const GRACE: Duration = Duration::from_millis(500);
 /// Before the measurement.
 const SETTLE: Duration = Duration::from_millis(500);
 const EVENTS_MAX: usize = 1_024;
+/// Allocations that are made at the same time.
+const WAVE: usize = 64;
 
 /// Which way packets go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, clap::ValueEnum)]
@@ -94,6 +97,9 @@ struct Run<'a> {
     refused: u64,
     latencies: Histogram,
     lateness: Histogram,
+    pace: Pace,
+    /// Packets sent and received, ever.
+    handled: u64,
 }
 
 /// Opens every allocation and lets packets flow.
@@ -153,7 +159,30 @@ pub fn run(load: &Load, server: &Server, progress: &ProgressBar) -> Result<Flows
     Ok(report)
 }
 
-/// Opens so many allocations one after the other and says what each cost.
+/// Makes some allocations at the same time; the first of them is number `first`.
+fn open_wave(
+    transport: Transport,
+    first: usize,
+    credentials: &[(Credentials, SocketAddr)],
+    inbox: &mut Inbox,
+) -> Result<Vec<Allocation>, Error> {
+    let mut openings = Vec::with_capacity(credentials.len());
+    for (index, (one, address)) in credentials.iter().enumerate() {
+        let client = (first + index) as u32;
+        let link = Link::open(transport, *address, client)?;
+        openings.push(Opening::begin(link, client, one)?);
+    }
+    let mut open = Vec::with_capacity(openings.len());
+    for opening in openings {
+        open.push(opening.authenticate(inbox)?);
+    }
+    for allocation in &mut open {
+        allocation.finish(inbox)?;
+    }
+    Ok(open)
+}
+
+/// Opens so many allocations and says what each cost.
 pub fn allocations(
     target: &str,
     transport: Transport,
@@ -168,12 +197,9 @@ pub fn allocations(
     let generator_before = process::usage(std::process::id()).unwrap_or_default();
     let began = Instant::now();
     progress.set_length(count as u64);
-    for (index, (one, address)) in credentials.iter().enumerate() {
-        let link = Link::open(transport, *address)?;
-        open.push(Allocation::make(link, index as u32, one, &mut inbox)?);
-        if index % 64 == 0 {
-            progress.set_position(index as u64);
-        }
+    for (wave, some) in credentials.chunks(WAVE).enumerate() {
+        open.extend(open_wave(transport, wave * WAVE, some, &mut inbox)?);
+        progress.set_position(open.len() as u64);
     }
     let seconds = began.elapsed().as_secs_f64();
     // Let what the server does afterwards be counted too.
@@ -189,8 +215,10 @@ pub fn allocations(
         generator_after.cpu_seconds - generator_before.cpu_seconds,
     );
     progress.set_message("leaving");
-    for mut allocation in open {
-        allocation.end(&mut inbox)?;
+    for wave in open.chunks_mut(WAVE) {
+        wave.iter_mut().try_for_each(Allocation::end)?;
+        wave.iter_mut()
+            .try_for_each(|allocation| allocation.done(&mut inbox))?;
     }
     Ok(report)
 }
@@ -216,32 +244,24 @@ impl<'a> Run<'a> {
             refused: 0,
             latencies: Histogram::default(),
             lateness: Histogram::default(),
+            pace: Pace::default(),
+            handled: 0,
         };
         let credentials = server.credentials(load.transport, load.allocations)?;
         progress.set_length(load.allocations as u64);
-        for (index, (one, address)) in credentials.iter().enumerate() {
-            let link = Link::open(load.transport, *address)?;
-            let mut allocation = Allocation::make(link, index as u32, one, &mut run.inbox)?;
-            let mut peer = Socket::bind((Ipv4Addr::LOCALHOST, 0).into(), Fragmentation::Forbidden)?;
-            allocation.bind(peer.local_addr(), &mut run.inbox)?;
-            let registry = run.poll.registry();
-            allocation.link.register(registry, Token(2 * index))?;
-            registry.register(&mut peer, Token(2 * index + 1), Interest::READABLE)?;
-            run.flows.push(Flow {
-                allocation,
-                peer,
-                is_up: match load.way {
-                    Way::Up => true,
-                    Way::Down => false,
-                    Way::Both => index.is_multiple_of(2),
-                },
-                due: 0,
-                number: 0,
-                sent: 0,
-                seen: Vec::new(),
-                first: 0,
-            });
-            progress.set_position(index as u64);
+        for (wave, some) in credentials.chunks(WAVE).enumerate() {
+            let mut peers = Vec::with_capacity(some.len());
+            let mut open = open_wave(load.transport, wave * WAVE, some, &mut run.inbox)?;
+            for (index, allocation) in open.iter_mut().enumerate() {
+                let peer = bind_peer(some[index].1, (wave * WAVE + index) as u32)?;
+                allocation.bind(peer.local_addr())?;
+                peers.push(peer);
+            }
+            for (mut allocation, peer) in open.into_iter().zip(peers) {
+                allocation.done(&mut run.inbox)?;
+                run.take(allocation, peer)?;
+            }
+            progress.set_position(run.flows.len() as u64);
         }
         let interval = run.interval();
         let now = run.now();
@@ -250,6 +270,28 @@ impl<'a> Run<'a> {
             flow.due = now + interval * index as u64 / count.max(1);
         }
         Ok(run)
+    }
+
+    fn take(&mut self, mut allocation: Allocation, mut peer: Socket) -> Result<(), Error> {
+        let index = self.flows.len();
+        let registry = self.poll.registry();
+        allocation.link.register(registry, Token(2 * index))?;
+        registry.register(&mut peer, Token(2 * index + 1), Interest::READABLE)?;
+        self.flows.push(Flow {
+            allocation,
+            peer,
+            is_up: match self.load.way {
+                Way::Up => true,
+                Way::Down => false,
+                Way::Both => index.is_multiple_of(2),
+            },
+            due: 0,
+            number: 0,
+            sent: 0,
+            seen: Vec::new(),
+            first: 0,
+        });
+        Ok(())
     }
 
     fn now(&self) -> u64 {
@@ -299,7 +341,13 @@ impl<'a> Run<'a> {
                 return Ok(());
             }
             self.send_due(now)?;
-            let due = self.flows.get(self.next).map_or(end, |flow| flow.due);
+            // What is due within a round leaves with the next one.
+            let due = if self.pace.is_busy() {
+                self.now() + ROUND
+            } else {
+                self.flows.get(self.next).map_or(end, |flow| flow.due)
+            };
+            self.pace.wait(self.now(), due.min(end), self.handled);
             self.alarm.set(due.min(end).saturating_sub(self.now()))?;
             match self.poll.poll(&mut events, Some(Duration::from_secs(1))) {
                 Err(error) if error.kind() != std::io::ErrorKind::Interrupted => return Err(error.into()),
@@ -364,6 +412,7 @@ impl<'a> Run<'a> {
             message[end - STAMP_LEN..end].copy_from_slice(&stamp.to_bytes());
             flow.number += 1;
         }
+        self.handled += burst as u64;
         if self.window.contains(&now) {
             flow.sent += burst as u64;
         }
@@ -391,10 +440,12 @@ impl<'a> Run<'a> {
         let (first, seen) = (flow.first, &mut flow.seen);
         let (received, duplicates) = (&mut self.received, &mut self.duplicates);
         let (arrived, bytes, latencies) = (&mut self.arrived, &mut self.bytes, &mut self.latencies);
+        let handled = &mut self.handled;
         let mut take = |payload: &[u8]| {
             let Some(stamp) = Stamp::read(payload) else { return };
             let now = epoch.elapsed().as_nanos() as u64;
             *arrived += 1;
+            *handled += 1;
             *bytes += payload.len() as u64;
             if !window.contains(&stamp.nanoseconds) {
                 return;

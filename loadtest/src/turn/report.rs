@@ -80,7 +80,7 @@ pub struct Allocations {
     pub target: String,
     /// How clients reached it.
     pub transport: Transport,
-    /// How many were made, one after the other.
+    /// How many were made.
     pub allocations: usize,
     /// In what time.
     pub seconds: f64,

@@ -246,7 +246,7 @@ impl Coturn {
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let end = Instant::now() + START_MAX;
         // coturn tells plain from TLS on every port; when its TCP listener is there, so are the others.
-        while Link::open(Transport::Tcp, address).is_err() {
+        while Link::open(Transport::Tcp, address, 0).is_err() {
             let ended = coturn.child.try_wait()?;
             if ended.is_some() || Instant::now() > end {
                 let log = fs::read_to_string(coturn.folder.path().join("coturn.log")).unwrap_or_default();
