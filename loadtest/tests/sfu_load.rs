@@ -129,3 +129,19 @@ fn one_packet_in_a_hundred_lost_at_every_subscriber_is_sent_again() {
         "{report}"
     );
 }
+
+#[test]
+fn janus_carries_the_same_load_in_a_network_of_its_own() {
+    for load in [
+        &["broadcast", "--subscribers", "3"][..],
+        &["conference", "--participants", "3"],
+    ] {
+        let report = report(&[&["sfu"], load, &["--seconds", "1", "--target", "janus"]].concat());
+        assert_complete(&report);
+        assert_eq!(report["target"], "janus");
+        assert!(
+            report["profile"] == "gcm256" || report["profile"] == "gcm128",
+            "{report}"
+        );
+    }
+}
