@@ -201,7 +201,7 @@ fn cpu(out: &mut String, report: &Value) {
 fn sweep(out: &mut String, report: &Value, steps: &[Value]) {
     let _ = write!(
         out,
-        "<p>Held {} subscribers, ended by {}. Frames arrived {}.</p>",
+        "<p>Held {} subscribers, ended by {}. Arrival of frames: {}.</p>",
         text(&report["held_subscribers"]),
         text(&report["ended_by"]),
         text(&report["arrival"])
