@@ -9,10 +9,14 @@
 //! network card would ask for: the kernel delivers into the receiver's socket on the sender's time. A relay measured
 //! over loopback pays the same.
 
+mod cores;
+mod departures;
 mod generator;
+mod load;
 mod relay;
 mod seal;
 mod sinks;
+mod ticked;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, ScopedJoinHandle};
@@ -24,9 +28,13 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
+pub use departures::Arrival;
+pub use load::{LoadPlan, LoadReport, Scenario, run_load};
 pub use seal::{Sealer, TAG_LEN};
 
 use crate::Error;
+use cores::{Place, pin};
+use departures::Kind;
 use generator::Generator;
 use relay::Relay;
 use sinks::Sinks;
@@ -172,17 +180,22 @@ pub fn run(plan: &Plan) -> Result<Report, Error> {
     allow_descriptors(plan.subscribers as u64 + DESCRIPTORS_MORE)?;
     let epoch = Instant::now();
     let packet_len = HEADER_LEN + plan.bytes;
-    let sinks = Sinks::bind(plan.subscribers, packet_len + TAG_LEN)?;
+    let sealed_len = packet_len + TAG_LEN;
+    let sinks = Sinks::bind(plan.subscribers, sealed_len..=sealed_len)?;
     let relay = Relay::bind(plan.trips, packet_len, sinks.addresses())?;
     let generator = Generator::bind(relay.address(), plan)?;
     let process_before = process::usage(std::process::id()).unwrap_or_default();
     let stop = &AtomicBool::new(false);
     let (published, cost, mut reception) = thread::scope(|scope| {
         let named = |name: &str| thread::Builder::new().name(name.to_owned());
-        let sinks = named("sinks").spawn_scoped(scope, move || sinks.run(epoch, stop))?;
+        let relay = named("relay").spawn_scoped(scope, move || {
+            pin(Place::Relay);
+            relay.run(stop)
+        })?;
+        pin(Place::Clients);
         // Whatever fails from here on, the others are told to stop before the scope waits for them.
-        let relay = named("relay")
-            .spawn_scoped(scope, move || relay.run(stop))
+        let sinks = named("sinks")
+            .spawn_scoped(scope, move || sinks.run(epoch, stop))
             .inspect_err(|_| stop.store(true, Ordering::Relaxed))?;
         let published = generator.run(epoch, plan.duration);
         let cost = wait_for_relay(relay, stop);
@@ -212,7 +225,7 @@ pub fn run(plan: &Plan) -> Result<Report, Error> {
         loss_percent: lost_packets as f64 * 100.0 / expected_packets.max(1) as f64,
         cpu_seconds,
         cpu_nanoseconds_per_forwarded_packet: cpu_seconds * 1e9 / reception.packets.max(1) as f64,
-        latency_microseconds: percentiles(&mut reception.latencies),
+        latency_microseconds: percentiles(&mut reception.latencies[Kind::Delta as usize]),
         generator_cpu_seconds: others.max(0.0),
     })
 }

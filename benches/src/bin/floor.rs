@@ -4,8 +4,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use benches::Error;
-use benches::floor::{self, Plan, Trips};
-use clap::{Args, Parser, Subcommand};
+use benches::floor::{self, Arrival, LoadPlan, Plan, Scenario, Trips};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 #[derive(Parser)]
 #[command(about = "What forwarding costs when nothing but the unavoidable is done")]
@@ -40,6 +40,36 @@ enum Work {
         #[command(flatten)]
         load: Load,
     },
+    /// What loadtest's publishers send, in the batches that it gives.
+    Load {
+        /// Who sends what to whom.
+        #[arg(value_enum)]
+        who: Who,
+        /// How many receive; in a conference, how many there are.
+        #[arg(long)]
+        subscribers: usize,
+        /// How a frame's packets leave a publisher.
+        #[arg(long, value_enum, default_value = "burst")]
+        arrival: How,
+        /// How long the relay waits for more after a first packet, in milliseconds.
+        #[arg(long, default_value_t = 0.0)]
+        tick: f64,
+        /// For how long it is measured.
+        #[arg(long, default_value_t = 20)]
+        seconds: u64,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Who {
+    Broadcast,
+    Conference,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum How {
+    Burst,
+    Paced,
 }
 
 #[derive(Args)]
@@ -75,6 +105,27 @@ fn run(work: Work) -> Result<String, Error> {
         Work::Seal { load } => {
             let duration = Duration::from_secs(load.seconds);
             let report = floor::run_seal(load.subscribers, load.bytes, duration)?;
+            return Ok(serde_json::to_string_pretty(&report)?);
+        }
+        Work::Load {
+            who,
+            subscribers,
+            arrival,
+            tick,
+            seconds,
+        } => {
+            let report = floor::run_load(&LoadPlan {
+                scenario: match who {
+                    Who::Broadcast => Scenario::Broadcast(subscribers),
+                    Who::Conference => Scenario::Conference(subscribers),
+                },
+                arrival: match arrival {
+                    How::Burst => Arrival::Burst,
+                    How::Paced => Arrival::Paced,
+                },
+                tick: Duration::try_from_secs_f64(tick / 1e3)?,
+                duration: Duration::from_secs(seconds),
+            })?;
             return Ok(serde_json::to_string_pretty(&report)?);
         }
     };

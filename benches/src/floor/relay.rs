@@ -13,7 +13,7 @@ use super::{HEADER_LEN, PACKETS_MAX, Sealer, TAG_LEN, Trips, thread_cpu};
 use crate::Error;
 
 /// How often a thread that nobody sends to looks whether it should stop.
-const IDLE: Duration = Duration::from_secs(1);
+pub(super) const IDLE: Duration = Duration::from_secs(1);
 
 /// One that receives.
 struct Subscriber {

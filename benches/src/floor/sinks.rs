@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,8 @@ use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token};
 use rustix::net::sockopt::set_socket_recv_buffer_size;
 
-use super::generator::{is_measured, microseconds};
+use super::departures::Kind;
+use super::generator::{MARKER, is_measured, microseconds};
 use crate::Error;
 
 /// A few hundred packets: a sink that waits for its core loses none.
@@ -26,20 +28,20 @@ pub(super) struct Sinks {
     poll: Poll,
     sockets: Vec<UdpSocket>,
     addresses: Vec<SocketAddr>,
-    packet_len: usize,
+    lengths: RangeInclusive<usize>,
 }
 
 /// What arrived and is measured.
 #[derive(Default)]
 pub(super) struct Reception {
     pub(super) packets: u64,
-    /// In microseconds.
-    pub(super) latencies: Vec<u32>,
+    /// In microseconds, by the packets' kind.
+    pub(super) latencies: [Vec<u32>; Kind::ALL.len()],
 }
 
 impl Sinks {
-    /// Sockets on free ports, for packets of this length.
-    pub(super) fn bind(count: usize, packet_len: usize) -> Result<Sinks, Error> {
+    /// Sockets on free ports, for packets of these lengths.
+    pub(super) fn bind(count: usize, lengths: RangeInclusive<usize>) -> Result<Sinks, Error> {
         let poll = Poll::new()?;
         let mut sockets = Vec::with_capacity(count);
         let mut addresses = Vec::with_capacity(count);
@@ -56,7 +58,7 @@ impl Sinks {
             poll,
             sockets,
             addresses,
-            packet_len,
+            lengths,
         })
     }
 
@@ -76,7 +78,7 @@ impl Sinks {
             for event in events.iter() {
                 drain(
                     &self.sockets[event.token().0],
-                    self.packet_len,
+                    &self.lengths,
                     epoch,
                     &mut reception,
                 )?;
@@ -86,7 +88,12 @@ impl Sinks {
     }
 }
 
-fn drain(socket: &UdpSocket, packet_len: usize, epoch: Instant, reception: &mut Reception) -> io::Result<()> {
+fn drain(
+    socket: &UdpSocket,
+    lengths: &RangeInclusive<usize>,
+    epoch: Instant,
+    reception: &mut Reception,
+) -> io::Result<()> {
     let mut buffer = [0; 2_048];
     loop {
         let packet = match socket.recv(&mut buffer) {
@@ -96,10 +103,13 @@ fn drain(socket: &UdpSocket, packet_len: usize, epoch: Instant, reception: &mut 
             Err(error) => return Err(error),
         };
         // Anything of another length is not what should have arrived, and so counts as lost.
-        if packet.len() == packet_len && is_measured(packet) {
+        if !lengths.contains(&packet.len()) || !is_measured(packet) {
+            continue;
+        }
+        if let Some(kind) = Kind::of(packet[1] & !MARKER) {
             let sent = u32::from_be_bytes([packet[4], packet[5], packet[6], packet[7]]);
             reception.packets += 1;
-            reception.latencies.push(microseconds(epoch).wrapping_sub(sent));
+            reception.latencies[kind as usize].push(microseconds(epoch).wrapping_sub(sent));
         }
     }
 }
