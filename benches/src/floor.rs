@@ -9,7 +9,7 @@
 //! network card would ask for: the kernel delivers into the receiver's socket on the sender's time. A relay measured
 //! over loopback pays the same.
 
-mod cores;
+pub(crate) mod cores;
 mod departures;
 mod generator;
 mod load;
@@ -37,6 +37,7 @@ use cores::{Place, pin};
 use departures::Kind;
 use generator::Generator;
 use relay::Relay;
+pub(crate) use relay::{Cost, IDLE};
 use sinks::Sinks;
 
 /// The RTP header that all packets here have (RFC 3550 section 5.1).
@@ -54,10 +55,10 @@ const SEND_MAX: usize = 65_507;
 const _: () = assert!(PACKETS_MAX * (HEADER_LEN + PAYLOAD_MAX + TAG_LEN) <= SEND_MAX);
 
 /// Sent before what is measured, so that caches, routes and buffers are warm.
-const WARM_UP: Duration = Duration::from_millis(300);
+pub(crate) const WARM_UP: Duration = Duration::from_millis(300);
 
 /// After the relay has sent its last packet, a sink may still be reading.
-const GRACE: Duration = Duration::from_millis(300);
+pub(crate) const GRACE: Duration = Duration::from_millis(300);
 
 /// Descriptors beside the sinks' sockets.
 const DESCRIPTORS_MORE: u64 = 64;
@@ -267,16 +268,16 @@ pub fn run_seal(subscribers: usize, bytes: usize, duration: Duration) -> Result<
 }
 
 /// User and system time of the calling thread.
-fn thread_cpu() -> Duration {
+pub(crate) fn thread_cpu() -> Duration {
     let now = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
 /// The relay ends by itself when the generator's last datagram reaches it; should that one be lost, it is told to.
-fn wait_for_relay(
-    relay: ScopedJoinHandle<'_, Result<relay::Cost, Error>>,
+pub(crate) fn wait_for_relay(
+    relay: ScopedJoinHandle<'_, Result<Cost, Error>>,
     stop: &AtomicBool,
-) -> Result<relay::Cost, Error> {
+) -> Result<Cost, Error> {
     let asked = Instant::now();
     while !relay.is_finished() {
         if asked.elapsed() > Duration::from_secs(5) {
@@ -291,7 +292,7 @@ fn finished<T>(thread: ScopedJoinHandle<'_, Result<T, Error>>) -> Result<T, Erro
     thread.join().unwrap_or_else(|_| Err("a thread panicked".into()))
 }
 
-fn allow_descriptors(needed: u64) -> Result<(), Error> {
+pub(crate) fn allow_descriptors(needed: u64) -> Result<(), Error> {
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current.is_some_and(|current| current < needed) {
         limit.current = limit.maximum.map_or(Some(needed), |most| Some(needed.min(most)));

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use benches::Error;
 use benches::floor::{self, Arrival, LoadPlan, Plan, Scenario, Trips};
+use benches::turn_floor::{self, TurnPlan};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 #[derive(Parser)]
@@ -58,6 +59,37 @@ enum Work {
         #[arg(long, default_value_t = 20)]
         seconds: u64,
     },
+    /// A TURN relay: ChannelData from clients to peers, and back.
+    Turn {
+        /// Several packets in a receive (GRO) and in a send (GSO), with one layout pass.
+        #[arg(long)]
+        batch: bool,
+        /// How many allocations, each with a socket of its own.
+        #[arg(long, default_value_t = 2_000)]
+        allocations: usize,
+        /// Payload of each packet.
+        #[arg(long, default_value_t = 1_000)]
+        bytes: usize,
+        /// Packets that the client sends in one send.
+        #[arg(long, default_value_t = 1)]
+        burst: usize,
+        /// Packets a second of each allocation, each way.
+        #[arg(long, default_value_t = 50.0)]
+        rate: f64,
+        /// Which way.
+        #[arg(long, value_enum, default_value = "to-peer")]
+        way: Way,
+        /// For how long it is measured.
+        #[arg(long, default_value_t = 20)]
+        seconds: u64,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Way {
+    ToPeer,
+    ToClient,
+    Both,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -105,6 +137,30 @@ fn run(work: Work) -> Result<String, Error> {
         Work::Seal { load } => {
             let duration = Duration::from_secs(load.seconds);
             let report = floor::run_seal(load.subscribers, load.bytes, duration)?;
+            return Ok(serde_json::to_string_pretty(&report)?);
+        }
+        Work::Turn {
+            batch,
+            allocations,
+            bytes,
+            burst,
+            rate,
+            way,
+            seconds,
+        } => {
+            let report = turn_floor::run(&TurnPlan {
+                is_batched: batch,
+                allocations,
+                bytes,
+                burst,
+                bursts_per_second: rate / burst.max(1) as f64,
+                way: match way {
+                    Way::ToPeer => turn_floor::Way::ToPeer,
+                    Way::ToClient => turn_floor::Way::ToClient,
+                    Way::Both => turn_floor::Way::Both,
+                },
+                duration: Duration::from_secs(seconds),
+            })?;
             return Ok(serde_json::to_string_pretty(&report)?);
         }
         Work::Load {

@@ -21,8 +21,8 @@ use super::generator::{END, MARKER, microseconds};
 use super::sinks::Sinks;
 use super::ticked::Relay;
 use super::{
-    DESCRIPTORS_MORE, GRACE, HEADER_LEN, PAYLOAD_MAX, SEND_MAX, TAG_LEN, WARM_UP, allow_descriptors, finished,
-    wait_for_relay,
+    DESCRIPTORS_MORE, GRACE, HEADER_LEN, PAYLOAD_MAX, SEND_MAX, TAG_LEN, WARM_UP, allow_descriptors,
+    finished, wait_for_relay,
 };
 use crate::Error;
 
@@ -134,7 +134,10 @@ pub fn run_load(plan: &LoadPlan) -> Result<LoadReport, Error> {
     let subscribers = plan.scenario.subscribers();
     allow_descriptors(subscribers as u64 + DESCRIPTORS_MORE)?;
     let epoch = Instant::now();
-    let sinks = Sinks::bind(subscribers, HEADER_LEN + TAG_LEN..=HEADER_LEN + PAYLOAD_MAX + TAG_LEN)?;
+    let sinks = Sinks::bind(
+        subscribers,
+        HEADER_LEN + TAG_LEN..=HEADER_LEN + PAYLOAD_MAX + TAG_LEN,
+    )?;
     let relay = Relay::bind(plan.scenario, plan.tick, sinks.addresses())?;
     let mut publishers = Publishers::bind(relay.address())?;
     let stop = &AtomicBool::new(false);

@@ -5,7 +5,8 @@ use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::thread;
+use std::time::Duration;
 
 use datagram::{Fragmentation, Inbox, Socket, Transmit};
 use mio::{Events, Interest, Poll, Token};
@@ -96,25 +97,21 @@ impl Relay {
         poll.registry()
             .register(&mut self.socket, Token(0), Interest::READABLE)?;
         let mut inbox = Inbox::new();
-        let mut due = None;
         let mut over = false;
         while !over && !stop.load(Ordering::Relaxed) {
-            let wait = due.map_or(IDLE, |due: Instant| due.saturating_duration_since(Instant::now()));
-            match poll.poll(&mut events, Some(wait)) {
+            match poll.poll(&mut events, Some(IDLE)) {
                 Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error.into()),
                 _ => {}
             }
-            over = !events.is_empty() && self.receive(&mut inbox)?;
-            if self.queue.is_empty() {
-                continue;
+            // What arrives within the tick wakes nobody: it is found when the tick is over.
+            if !events.is_empty() && !self.tick.is_zero() {
+                thread::sleep(self.tick);
             }
-            let now = Instant::now();
-            if now >= *due.get_or_insert(now + self.tick) {
+            if !events.is_empty() {
+                over = self.receive(&mut inbox)?;
                 self.flush();
-                due = None;
             }
         }
-        self.flush();
         let cpu_ever = thread_cpu();
         Ok(Cost {
             cpu: cpu_ever - self.cpu_before,
