@@ -49,10 +49,10 @@ const ALLOCATIONS_MAX: usize = 9_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     /// From clients to peers.
-    ToPeer,
+    Up,
     /// From peers to clients.
-    ToClient,
-    /// Both, in equal parts.
+    Down,
+    /// Every other allocation up, the rest down.
     Both,
 }
 
@@ -67,7 +67,7 @@ pub struct TurnPlan {
     pub bytes: usize,
     /// Packets that arrive together, from one send.
     pub burst: usize,
-    /// Bursts a second of each allocation, each way that it sends.
+    /// Bursts a second of each allocation.
     pub bursts_per_second: f64,
     /// Which way.
     pub way: Way,
@@ -86,7 +86,7 @@ pub struct TurnReport {
     pub bytes: usize,
     /// Packets that arrived together.
     pub burst: usize,
-    /// "to-peer", "to-client", "both".
+    /// "up", "down", "both".
     pub way: &'static str,
     /// For how long it was measured.
     pub seconds: f64,
@@ -104,16 +104,6 @@ pub struct TurnReport {
     pub cpu_nanoseconds_per_forwarded_packet: f64,
     /// User and system time of clients and peers, as a share of one core.
     pub generator_cpu_share: f64,
-}
-
-impl Way {
-    fn is_to_peer(self) -> bool {
-        self != Way::ToClient
-    }
-
-    fn is_to_client(self) -> bool {
-        self != Way::ToPeer
-    }
 }
 
 impl TurnPlan {
@@ -178,8 +168,8 @@ pub fn run(plan: &TurnPlan) -> Result<TurnReport, Error> {
         bytes: plan.bytes,
         burst: plan.burst,
         way: match plan.way {
-            Way::ToPeer => "to-peer",
-            Way::ToClient => "to-client",
+            Way::Up => "up",
+            Way::Down => "down",
             Way::Both => "both",
         },
         seconds: sent.seconds,
@@ -211,7 +201,7 @@ mod tests {
 
     #[test]
     fn what_a_client_sends_reaches_its_peer_and_back_by_both_ways_through_the_kernel() {
-        for way in [Way::ToPeer, Way::ToClient, Way::Both] {
+        for way in [Way::Up, Way::Down, Way::Both] {
             let report = run(&plan(false, 1, way)).unwrap();
             assert!(
                 report.forwarded_packets > 0 && report.cpu_seconds > 0.0,

@@ -68,16 +68,16 @@ enum Work {
         #[arg(long, default_value_t = 2_000)]
         allocations: usize,
         /// Payload of each packet.
-        #[arg(long, default_value_t = 1_000)]
+        #[arg(long, default_value_t = 160)]
         bytes: usize,
         /// Packets that the client sends in one send.
         #[arg(long, default_value_t = 1)]
         burst: usize,
-        /// Packets a second of each allocation, each way.
+        /// Packets a second of each allocation.
         #[arg(long, default_value_t = 50.0)]
         rate: f64,
         /// Which way.
-        #[arg(long, value_enum, default_value = "to-peer")]
+        #[arg(long, value_enum, default_value = "up")]
         way: Way,
         /// For how long it is measured.
         #[arg(long, default_value_t = 20)]
@@ -87,8 +87,8 @@ enum Work {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Way {
-    ToPeer,
-    ToClient,
+    Up,
+    Down,
     Both,
 }
 
@@ -155,8 +155,8 @@ fn run(work: Work) -> Result<String, Error> {
                 burst,
                 bursts_per_second: rate / burst.max(1) as f64,
                 way: match way {
-                    Way::ToPeer => turn_floor::Way::ToPeer,
-                    Way::ToClient => turn_floor::Way::ToClient,
+                    Way::Up => turn_floor::Way::Up,
+                    Way::Down => turn_floor::Way::Down,
                     Way::Both => turn_floor::Way::Both,
                 },
                 duration: Duration::from_secs(seconds),

@@ -104,8 +104,7 @@ impl Clients {
     }
 
     fn send_and_receive(&mut self, plan: &TurnPlan) -> Result<(Sent, u64), Error> {
-        let ways = if plan.way == Way::Both { 2 } else { 1 };
-        let interval = 1.0 / (plan.bursts_per_second * (plan.allocations * ways) as f64);
+        let interval = 1.0 / (plan.bursts_per_second * plan.allocations as f64);
         let (mut inbox, mut events) = (Inbox::new(), Events::with_capacity(EVENTS_MAX));
         let (mut received, mut bursts, mut measured) = (0, 0_u64, 0_u64);
         let start = Instant::now();
@@ -144,17 +143,17 @@ impl Clients {
 
     /// The allocations have their turns one after the other.
     fn burst(&mut self, turn: usize, plan: &TurnPlan) -> Result<(), Error> {
-        let allocations = plan.allocations;
-        let is_to_peer = plan.way.is_to_peer() && (!plan.way.is_to_client() || turn.is_multiple_of(2));
-        let number = match plan.way {
-            Way::Both => turn / 2 % allocations,
-            _ => turn % allocations,
+        let number = turn % plan.allocations;
+        let is_up = match plan.way {
+            Way::Up => true,
+            Way::Down => false,
+            Way::Both => number.is_multiple_of(2),
         };
-        if is_to_peer {
+        if is_up {
             let size = CHANNEL_HEADER_LEN + plan.bytes;
             send(&mut self.sockets[number], self.server, &self.to_peer, size)
         } else {
-            let peer = &mut self.sockets[allocations + number];
+            let peer = &mut self.sockets[plan.allocations + number];
             send(peer, self.relayed[number], &self.to_client, plan.bytes)
         }
     }
