@@ -78,6 +78,9 @@ install_missing() {
     done <<'LIST'
 chromium chromium
 turnutils_uclient coturn
+janus janus
+ip iproute2
+unshare util-linux
 tcpdump tcpdump
 cc gcc
 node nodejs

@@ -1,4 +1,4 @@
-//! The SFU core on one frame of six packets of 1,100 bytes, to 1, 10 and 100 subscribers: admitted, decrypted once,
+//! The SFU core on one frame of six packets of 1,100 bytes, to 1, 10, 100 and 1,000 subscribers: admitted, decrypted once,
 //! rewritten, charged and sealed for each, up to the sends that are ready for the kernel. Per packet sent.
 
 #![allow(missing_docs, reason = "criterion's macros write the functions")]
@@ -13,8 +13,9 @@ const PAYLOAD: usize = 1_100;
 
 fn fan_out(c: &mut Criterion) {
     let mut group = c.benchmark_group("fan-out of a frame");
-    group.sample_size(30);
-    for subscribers in [1, 10, 100] {
+    group.sample_size(10);
+    group.measurement_time(Duration::from_secs(3));
+    for subscribers in [1, 10, 100, 1_000] {
         group.throughput(Throughput::Elements((PACKETS * subscribers) as u64));
         group.bench_function(BenchmarkId::from_parameter(subscribers), |b| {
             let mut call = Call::new(subscribers);

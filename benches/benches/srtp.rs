@@ -5,29 +5,12 @@
 
 use std::hint::black_box;
 
+use benches::keys::{PROFILES, opener, sealer};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use sfu::srtp::{Master, Opener, Profile, Sealer};
+use sfu::srtp::Sealer;
 use wire::rtp::{FIXED_HEADER_LEN, Header};
 
 const KEYS: usize = 200;
-const PROFILES: [Profile; 3] = [
-    Profile::AeadAes128Gcm,
-    Profile::AeadAes256Gcm,
-    Profile::Aes128CmSha1_80,
-];
-
-fn material(profile: Profile, subscriber: usize) -> Vec<u8> {
-    (0..profile.keying_material_length())
-        .map(|at| (at * 7 + subscriber) as u8)
-        .collect()
-}
-
-fn sealer(profile: Profile, subscriber: usize) -> Sealer {
-    let material = material(profile, subscriber);
-    let (client, _) = Master::from_dtls(profile, &material).expect("as long as the profile says");
-    Sealer::new(client)
-}
-
 fn srtp(c: &mut Criterion) {
     for size in [100, 1_200] {
         let mut group = c.benchmark_group(format!("srtp {size} B"));
@@ -59,9 +42,7 @@ fn srtp(c: &mut Criterion) {
             });
             sealer(profile, 0).seal(&mut packet, FIXED_HEADER_LEN, 7, &payload);
             group.bench_function(BenchmarkId::new("open", &name), |b| {
-                let material = material(profile, 0);
-                let (client, _) = Master::from_dtls(profile, &material).expect("as long as the profile says");
-                let opener = Opener::new(client);
+                let opener = opener(profile, 0);
                 let mut slot = vec![0; 2_048];
                 b.iter(|| {
                     let opened = opener.open(black_box(&packet), FIXED_HEADER_LEN, 7, &mut slot);

@@ -58,6 +58,7 @@ impl Call {
         // Nothing is to be refused for being too fast: the clock hardly moves.
         let config = Config {
             publisher_bits_per_second: 1 << 50,
+            handshakes_max: subscribers + 1,
             ..Config::default()
         };
         let mut call = Call {

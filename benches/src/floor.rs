@@ -9,10 +9,14 @@
 //! network card would ask for: the kernel delivers into the receiver's socket on the sender's time. A relay measured
 //! over loopback pays the same.
 
+pub(crate) mod cores;
+mod departures;
 mod generator;
+mod load;
 mod relay;
 mod seal;
 mod sinks;
+mod ticked;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, ScopedJoinHandle};
@@ -24,11 +28,16 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
+pub use departures::Arrival;
+pub use load::{LoadPlan, LoadReport, Scenario, run_load};
 pub use seal::{Sealer, TAG_LEN};
 
 use crate::Error;
+use cores::{Place, pin};
+use departures::Kind;
 use generator::Generator;
 use relay::Relay;
+pub(crate) use relay::{Cost, IDLE};
 use sinks::Sinks;
 
 /// The RTP header that all packets here have (RFC 3550 section 5.1).
@@ -46,10 +55,10 @@ const SEND_MAX: usize = 65_507;
 const _: () = assert!(PACKETS_MAX * (HEADER_LEN + PAYLOAD_MAX + TAG_LEN) <= SEND_MAX);
 
 /// Sent before what is measured, so that caches, routes and buffers are warm.
-const WARM_UP: Duration = Duration::from_millis(300);
+pub(crate) const WARM_UP: Duration = Duration::from_millis(300);
 
 /// After the relay has sent its last packet, a sink may still be reading.
-const GRACE: Duration = Duration::from_millis(300);
+pub(crate) const GRACE: Duration = Duration::from_millis(300);
 
 /// Descriptors beside the sinks' sockets.
 const DESCRIPTORS_MORE: u64 = 64;
@@ -172,17 +181,22 @@ pub fn run(plan: &Plan) -> Result<Report, Error> {
     allow_descriptors(plan.subscribers as u64 + DESCRIPTORS_MORE)?;
     let epoch = Instant::now();
     let packet_len = HEADER_LEN + plan.bytes;
-    let sinks = Sinks::bind(plan.subscribers, packet_len + TAG_LEN)?;
+    let sealed_len = packet_len + TAG_LEN;
+    let sinks = Sinks::bind(plan.subscribers, sealed_len..=sealed_len)?;
     let relay = Relay::bind(plan.trips, packet_len, sinks.addresses())?;
     let generator = Generator::bind(relay.address(), plan)?;
     let process_before = process::usage(std::process::id()).unwrap_or_default();
     let stop = &AtomicBool::new(false);
     let (published, cost, mut reception) = thread::scope(|scope| {
         let named = |name: &str| thread::Builder::new().name(name.to_owned());
-        let sinks = named("sinks").spawn_scoped(scope, move || sinks.run(epoch, stop))?;
+        let relay = named("relay").spawn_scoped(scope, move || {
+            pin(Place::Relay);
+            relay.run(stop)
+        })?;
+        pin(Place::Clients);
         // Whatever fails from here on, the others are told to stop before the scope waits for them.
-        let relay = named("relay")
-            .spawn_scoped(scope, move || relay.run(stop))
+        let sinks = named("sinks")
+            .spawn_scoped(scope, move || sinks.run(epoch, stop))
             .inspect_err(|_| stop.store(true, Ordering::Relaxed))?;
         let published = generator.run(epoch, plan.duration);
         let cost = wait_for_relay(relay, stop);
@@ -212,7 +226,7 @@ pub fn run(plan: &Plan) -> Result<Report, Error> {
         loss_percent: lost_packets as f64 * 100.0 / expected_packets.max(1) as f64,
         cpu_seconds,
         cpu_nanoseconds_per_forwarded_packet: cpu_seconds * 1e9 / reception.packets.max(1) as f64,
-        latency_microseconds: percentiles(&mut reception.latencies),
+        latency_microseconds: percentiles(&mut reception.latencies[Kind::Delta as usize]),
         generator_cpu_seconds: others.max(0.0),
     })
 }
@@ -254,16 +268,16 @@ pub fn run_seal(subscribers: usize, bytes: usize, duration: Duration) -> Result<
 }
 
 /// User and system time of the calling thread.
-fn thread_cpu() -> Duration {
+pub(crate) fn thread_cpu() -> Duration {
     let now = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
 /// The relay ends by itself when the generator's last datagram reaches it; should that one be lost, it is told to.
-fn wait_for_relay(
-    relay: ScopedJoinHandle<'_, Result<relay::Cost, Error>>,
+pub(crate) fn wait_for_relay(
+    relay: ScopedJoinHandle<'_, Result<Cost, Error>>,
     stop: &AtomicBool,
-) -> Result<relay::Cost, Error> {
+) -> Result<Cost, Error> {
     let asked = Instant::now();
     while !relay.is_finished() {
         if asked.elapsed() > Duration::from_secs(5) {
@@ -278,7 +292,7 @@ fn finished<T>(thread: ScopedJoinHandle<'_, Result<T, Error>>) -> Result<T, Erro
     thread.join().unwrap_or_else(|_| Err("a thread panicked".into()))
 }
 
-fn allow_descriptors(needed: u64) -> Result<(), Error> {
+pub(crate) fn allow_descriptors(needed: u64) -> Result<(), Error> {
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current.is_some_and(|current| current < needed) {
         limit.current = limit.maximum.map_or(Some(needed), |most| Some(needed.min(most)));

@@ -5,9 +5,13 @@
 //! change for speed adds a run before and a run after.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod books;
 pub mod call;
 pub mod comparison;
 pub mod floor;
+pub mod keys;
+pub mod relayed;
+pub mod turn_floor;
 
 /// What the programs here may fail with.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;

@@ -14,7 +14,7 @@ use wire::demux::{Kind, classify};
 
 use crate::Error;
 use crate::http::{self, Answer};
-use crate::media::{AUDIO_INTERVAL, Audio, FRAME_INTERVAL, Outgoing, Stamp, Video};
+use crate::media::{AUDIO_INTERVAL, Audio, Content, FRAME_INTERVAL, Outgoing, Stamp, Video};
 use crate::reception::Reception;
 
 /// The largest datagram that arrives: nothing sends more than an Ethernet frame here.
@@ -396,11 +396,9 @@ impl Client {
                 let Some(stamp) = Stamp::read(&packet.payload) else {
                     return;
                 };
-                let elapsed = now.saturating_duration_since(self.epoch).as_nanos() as u64;
-                // Video is what comes in packets with a VP8 descriptor of ours; audio starts with its TOC byte.
-                match packet.payload.first() {
-                    Some(0x78) => subscriber.audio.receive(stamp, elapsed),
-                    _ => subscriber.video.receive(stamp, elapsed),
+                match stamp.content {
+                    Content::Audio => subscriber.audio.receive(stamp),
+                    Content::Delta | Content::Key => subscriber.video.receive(stamp),
                 }
             }
             (Event::Closed, _) => self.fail("the relay closed the session".to_owned()),

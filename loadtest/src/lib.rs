@@ -1,17 +1,37 @@
-//! Simulated clients on real sockets: str0m publishers and subscribers that speak WHIP and WHEP to a relay, as its
-//! users do, with a stamp in every packet that says when it left.
+//! Simulated clients on real sockets, with a stamp in every packet that says when it left.
 //!
-//! The program runs scenarios and reports numbers; the integration tests use the same clients. Nothing here is
-//! told how the relay works inside: it starts the released program, reads its ready line and calls its doors.
+//! Two kinds: light clients ([`peer`]), of which one core can be more than a thousand, for the load scenarios; and whole
+//! str0m sessions ([`client`]), independent of everything else here, for the interoperability tests. Nothing is told how
+//! a server works inside: it is started as its users start it, and called at its doors.
 
-pub mod broadcast;
+pub mod alarm;
 pub mod client;
+pub mod dtls;
+pub mod engine;
+pub mod histogram;
 pub mod http;
+pub mod ice;
+pub mod janus;
+pub mod loss;
 pub mod media;
+pub mod namespace;
+pub mod pace;
+pub mod page;
+pub mod peer;
+pub mod plot;
 pub mod process;
+pub mod publisher;
+pub mod receiver;
 pub mod reception;
 pub mod relay;
+pub mod report;
+pub mod scenario;
+pub mod sdp;
+pub mod signalling;
+pub mod stage;
 pub mod swarm;
+pub mod target;
+pub mod turn;
 
 /// What stopped a run.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;

@@ -75,8 +75,20 @@ impl Relay {
         Ok(relay)
     }
 
+    /// The same with settings of its environment.
+    pub fn start_with(settings: &[(&str, String)]) -> Result<Relay, Error> {
+        let data = tempfile::tempdir()?;
+        let mut relay = Relay::spawn(data.path(), &[], settings)?;
+        relay._data = Some(data);
+        Ok(relay)
+    }
+
     /// Starts `milliway dev` on free ports with this folder and more arguments.
     pub fn start_in(data: &Path, arguments: &[&str]) -> Result<Relay, Error> {
+        Relay::spawn(data, arguments, &[])
+    }
+
+    fn spawn(data: &Path, arguments: &[&str], settings: &[(&str, String)]) -> Result<Relay, Error> {
         let log = data.join("relay.log");
         let mut child = Command::new(program()?)
             .args([
@@ -93,6 +105,7 @@ impl Relay {
             ])
             .arg(data)
             .args(arguments)
+            .envs(settings.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(File::create(&log)?)

@@ -1,4 +1,4 @@
-//! The table of one comparison's folder, as Markdown on standard output: `compare benches/runs/DATE-MACHINE`.
+//! The tables of one comparison's folder, as Markdown on standard output: `compare benches/runs/DATE-MACHINE`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -14,9 +14,9 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    match comparison::table(&Arguments::parse().folder) {
-        Ok(table) => {
-            print!("{table}");
+    match comparison::tables(&Arguments::parse().folder) {
+        Ok(tables) => {
+            print!("{tables}");
             ExitCode::SUCCESS
         }
         Err(error) => {

@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 
 use datagram::{Fragmentation, Socket, Transmit};
 
+use super::departures::Kind;
 use super::{HEADER_LEN, Plan, WARM_UP};
 use crate::Error;
 
 /// The marker bit says that a packet is measured; those before it are warm-up.
-const MARKER: u8 = 0x80;
-const PAYLOAD_TYPE: u8 = 96;
+pub(super) const MARKER: u8 = 0x80;
 
 /// Shorter than any header: nothing follows.
-const END: &[u8] = &[0];
+pub(super) const END: &[u8] = &[0];
 
 /// Sends one stream to the relay.
 pub(super) struct Generator {
@@ -83,7 +83,7 @@ impl Generator {
         let timestamp = microseconds(epoch);
         for packet in self.burst.chunks_mut(self.packet_len) {
             packet[0] = 0x80;
-            packet[1] = marker | PAYLOAD_TYPE;
+            packet[1] = marker | Kind::Delta.payload_type();
             packet[2..4].copy_from_slice(&self.sequence_number.to_be_bytes());
             packet[4..8].copy_from_slice(&timestamp.to_be_bytes());
             packet[8..12].copy_from_slice(&1_u32.to_be_bytes());

@@ -13,7 +13,7 @@ use super::{HEADER_LEN, PACKETS_MAX, Sealer, TAG_LEN, Trips, thread_cpu};
 use crate::Error;
 
 /// How often a thread that nobody sends to looks whether it should stop.
-const IDLE: Duration = Duration::from_secs(1);
+pub(crate) const IDLE: Duration = Duration::from_secs(1);
 
 /// One that receives.
 struct Subscriber {
@@ -50,15 +50,15 @@ struct Forwarder {
 }
 
 /// What it used.
-pub(super) struct Cost {
+pub(crate) struct Cost {
     /// For what was measured.
-    pub(super) cpu: Duration,
+    pub(crate) cpu: Duration,
     /// Warm-up included.
-    pub(super) cpu_ever: Duration,
+    pub(crate) cpu_ever: Duration,
     /// Measured packets that the kernel took.
-    pub(super) sent: u64,
+    pub(crate) sent: u64,
     /// In so many sends.
-    pub(super) sends: u64,
+    pub(crate) sends: u64,
 }
 
 impl Relay {

@@ -1,19 +1,19 @@
-//! The subscribers: one socket each, all drained by one thread, as loadtest's clients are.
+//! The subscribers: one socket each, all drained by one thread. The sockets are those of loadtest's clients, with their
+//! receive offload: whether the kernel cuts a batch apart before it delivers it, at the sender's cost, is up to the
+//! receiver.
 
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use mio::net::UdpSocket;
+use datagram::{Fragmentation, Inbox, Socket};
 use mio::{Events, Interest, Poll, Token};
-use rustix::net::sockopt::set_socket_recv_buffer_size;
 
-use super::generator::{is_measured, microseconds};
+use super::departures::Kind;
+use super::generator::{MARKER, is_measured, microseconds};
 use crate::Error;
-
-/// A few hundred packets: a sink that waits for its core loses none.
-const KERNEL_BUFFER: usize = 1 << 20;
 
 /// Readiness events taken at once.
 const EVENTS_MAX: usize = 256;
@@ -24,39 +24,37 @@ const IDLE: Duration = Duration::from_millis(50);
 /// All sockets.
 pub(super) struct Sinks {
     poll: Poll,
-    sockets: Vec<UdpSocket>,
+    sockets: Vec<Socket>,
     addresses: Vec<SocketAddr>,
-    packet_len: usize,
+    lengths: RangeInclusive<usize>,
 }
 
 /// What arrived and is measured.
 #[derive(Default)]
 pub(super) struct Reception {
     pub(super) packets: u64,
-    /// In microseconds.
-    pub(super) latencies: Vec<u32>,
+    /// In microseconds, by the packets' kind.
+    pub(super) latencies: [Vec<u32>; Kind::ALL.len()],
 }
 
 impl Sinks {
-    /// Sockets on free ports, for packets of this length.
-    pub(super) fn bind(count: usize, packet_len: usize) -> Result<Sinks, Error> {
+    /// Sockets on free ports, for packets of these lengths.
+    pub(super) fn bind(count: usize, lengths: RangeInclusive<usize>) -> Result<Sinks, Error> {
         let poll = Poll::new()?;
         let mut sockets = Vec::with_capacity(count);
         let mut addresses = Vec::with_capacity(count);
         for index in 0..count {
-            let mut socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0).into())?;
-            // What the kernel does not grant is not worth failing for.
-            let _ = set_socket_recv_buffer_size(&socket, KERNEL_BUFFER);
+            let mut socket = Socket::bind((Ipv4Addr::LOCALHOST, 0).into(), Fragmentation::Forbidden)?;
             poll.registry()
                 .register(&mut socket, Token(index), Interest::READABLE)?;
-            addresses.push(socket.local_addr()?);
+            addresses.push(socket.local_addr());
             sockets.push(socket);
         }
         Ok(Sinks {
             poll,
             sockets,
             addresses,
-            packet_len,
+            lengths,
         })
     }
 
@@ -68,6 +66,7 @@ impl Sinks {
     pub(super) fn run(mut self, epoch: Instant, stop: &AtomicBool) -> Result<Reception, Error> {
         let mut reception = Reception::default();
         let mut events = Events::with_capacity(EVENTS_MAX);
+        let mut inbox = Inbox::new();
         while !stop.load(Ordering::Relaxed) {
             match self.poll.poll(&mut events, Some(IDLE)) {
                 Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error.into()),
@@ -76,7 +75,8 @@ impl Sinks {
             for event in events.iter() {
                 drain(
                     &self.sockets[event.token().0],
-                    self.packet_len,
+                    &mut inbox,
+                    &self.lengths,
                     epoch,
                     &mut reception,
                 )?;
@@ -86,20 +86,40 @@ impl Sinks {
     }
 }
 
-fn drain(socket: &UdpSocket, packet_len: usize, epoch: Instant, reception: &mut Reception) -> io::Result<()> {
-    let mut buffer = [0; 2_048];
-    loop {
-        let packet = match socket.recv(&mut buffer) {
-            Ok(len) => &buffer[..len],
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
+impl Reception {
+    fn take(&mut self, packet: &[u8], lengths: &RangeInclusive<usize>, now: u32) {
         // Anything of another length is not what should have arrived, and so counts as lost.
-        if packet.len() == packet_len && is_measured(packet) {
+        if !lengths.contains(&packet.len()) || !is_measured(packet) {
+            return;
+        }
+        if let Some(kind) = Kind::of(packet[1] & !MARKER) {
             let sent = u32::from_be_bytes([packet[4], packet[5], packet[6], packet[7]]);
-            reception.packets += 1;
-            reception.latencies.push(microseconds(epoch).wrapping_sub(sent));
+            self.packets += 1;
+            self.latencies[kind as usize].push(now.wrapping_sub(sent));
+        }
+    }
+}
+
+fn drain(
+    socket: &Socket,
+    inbox: &mut Inbox,
+    lengths: &RangeInclusive<usize>,
+    epoch: Instant,
+    reception: &mut Reception,
+) -> io::Result<()> {
+    loop {
+        let filled = socket.receive(inbox)?;
+        let now = microseconds(epoch);
+        for buffer in 0..filled {
+            let Some((_, mut datagrams)) = inbox.datagrams(buffer) else {
+                continue;
+            };
+            while let Some(packet) = datagrams.next_datagram() {
+                reception.take(packet, lengths, now);
+            }
+        }
+        if inbox.drained() {
+            return Ok(());
         }
     }
 }

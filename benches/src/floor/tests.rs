@@ -72,3 +72,40 @@ fn what_cannot_be_sent_is_refused_before_it_is_tried() {
     }
     assert!(run_seal(0, 100, Duration::ZERO).is_err());
 }
+
+#[test]
+fn a_whole_load_reaches_everybody_but_its_own_publisher() {
+    for (scenario, arrival, tick) in [
+        (Scenario::Broadcast(3), Arrival::Burst, 0),
+        (Scenario::Conference(3), Arrival::Paced, 5),
+    ] {
+        let report = run_load(&LoadPlan {
+            scenario,
+            arrival,
+            tick: Duration::from_millis(tick),
+            duration: Duration::from_millis(200),
+        })
+        .unwrap();
+        let receivers = if scenario == Scenario::Broadcast(3) { 3 } else { 2 };
+        assert_eq!(report.expected_packets, report.published_packets * receivers);
+        assert!(
+            report.forwarded_packets > 0 && report.forwarded_packets <= report.expected_packets,
+            "{report:?}"
+        );
+        assert!(
+            report.mean_packets_per_send > 1.0 && report.cpu_seconds > 0.0,
+            "{report:?}"
+        );
+    }
+}
+
+#[test]
+fn a_conference_of_one_is_refused() {
+    let plan = LoadPlan {
+        scenario: Scenario::Conference(1),
+        arrival: Arrival::Burst,
+        tick: Duration::ZERO,
+        duration: Duration::ZERO,
+    };
+    assert!(run_load(&plan).is_err());
+}

@@ -1,0 +1,82 @@
+//! The TURN loads for a second each, against our relay and against Debian's coturn: everything that is sent comes
+//! through.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+fn report(arguments: &[&str]) -> Value {
+    let output = Command::new(env!("CARGO_BIN_EXE_loadtest"))
+        .arg("turn")
+        .args(arguments)
+        .output()
+        .expect("the program of this package");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {said}");
+    serde_json::from_slice(&output.stdout).expect("JSON on standard output")
+}
+
+fn number(report: &Value, name: &str) -> f64 {
+    report[name]
+        .as_f64()
+        .unwrap_or_else(|| panic!("{name} is a number: {report}"))
+}
+
+fn comes_through(arguments: &[&str]) {
+    let report = report(&[arguments, &["--seconds", "1"]].concat());
+    assert!(number(&report, "expected_packets") > 100.0, "{report}");
+    assert!(number(&report, "loss_percent") < 1.0, "{report}");
+    assert!(number(&report["relay"], "resident_kib") > 0.0, "{report}");
+    assert!(number(&report["latency_microseconds"], "p50") > 0.0, "{report}");
+}
+
+#[test]
+fn many_small_flows_come_through_milliway_and_coturn() {
+    for target in ["milliway", "coturn"] {
+        comes_through(&["sparse", "--allocations", "40", "--target", target]);
+    }
+}
+
+#[test]
+fn bursts_come_through_milliway_and_coturn() {
+    for target in ["milliway", "coturn"] {
+        comes_through(&["bursts", "--allocations", "10", "--target", target]);
+    }
+}
+
+#[test]
+fn a_fat_flow_comes_through_each_way() {
+    for way in ["up", "down"] {
+        comes_through(&["flow", "--megabits", "20", "--way", way]);
+    }
+}
+
+#[test]
+fn streams_come_through_coturn_in_the_clear_and_encrypted() {
+    for transport in ["tcp", "tls"] {
+        comes_through(&[
+            "tcp",
+            "--allocations",
+            "4",
+            "--target",
+            "coturn",
+            "--transport",
+            transport,
+        ]);
+    }
+}
+
+#[test]
+fn allocations_are_made_and_weighed() {
+    for target in ["milliway", "coturn"] {
+        let report = report(&["allocations", "--allocations", "100", "--target", target]);
+        assert!(
+            number(&report["relay"], "allocations_per_cpu_second") > 100.0,
+            "{report}"
+        );
+        assert!(
+            number(&report["relay"], "resident_kib_per_allocation") > 0.0,
+            "{report}"
+        );
+    }
+}
