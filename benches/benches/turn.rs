@@ -4,7 +4,7 @@
 #![allow(missing_docs, reason = "criterion's macros write the functions")]
 
 use std::hint::black_box;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use benches::call::permit;
 use criterion::{Criterion, criterion_group, criterion_main};
 use metering::{Allowance, LeaseId, Msat, Rates, SessionId, Step};
 use turn_server::{
-    AddressPolicy, AllocationKey, Census, Config, Credential, Event, HEADROOM, REALM, TurnServer,
+    AddressPolicy, AllocationKey, Census, Client, Config, Credential, Event, HEADROOM, REALM, TurnServer,
 };
 use wire::channel_data::{self, ChannelNumber};
 use wire::stun::{Builder, Class, Message, Method, TransactionId, long_term_key};
@@ -29,16 +29,17 @@ const UDP: u8 = 17;
 struct Relayed {
     server: TurnServer,
     allocation: AllocationKey,
-    client: SocketAddr,
-    local: Option<IpAddr>,
+    client: Client,
     peer: SocketAddr,
     now: Instant,
 }
 
 fn relayed(with_channel: bool) -> Relayed {
     let now = Instant::now();
-    let client = SocketAddr::from(([198, 18, 0, 2], 40_000));
-    let local = Some(IpAddr::from([192, 0, 3, 1]));
+    let client = Client::udp(
+        SocketAddr::from(([198, 18, 0, 2], 40_000)),
+        SocketAddr::from(([192, 0, 3, 1], 3478)),
+    );
     let peer = SocketAddr::from(([8, 8, 8, 8], 9_000));
     let census = Arc::new(Census::new());
     let mut server = TurnServer::new(Config::new(AddressPolicy::default()), census, [7; 32], now);
@@ -75,7 +76,7 @@ fn relayed(with_channel: bool) -> Relayed {
                 .integrity(&key)
         };
         let len = builder.finish().expect("512 bytes are enough");
-        let answer = server.handle_client(now, client, local, &request[..len])?;
+        let answer = server.handle_client(now, client, &request[..len])?;
         let answer = Message::parse(answer.contents).expect("a STUN answer");
         nonce = answer.nonce().map_or(nonce.clone(), str::to_owned);
         Some(answer.class())
@@ -109,7 +110,6 @@ fn relayed(with_channel: bool) -> Relayed {
         server,
         allocation,
         client,
-        local,
         peer,
         now,
     }
@@ -121,7 +121,6 @@ fn turn(c: &mut Criterion) {
         let Relayed {
             mut server,
             client,
-            local,
             now,
             ..
         } = relayed(true);
@@ -129,7 +128,7 @@ fn turn(c: &mut Criterion) {
         let header = datagram.first_chunk_mut().expect("longer than a header");
         channel_data::write_header(header, ChannelNumber::MIN, PAYLOAD as u16);
         b.iter(|| {
-            let transmit = server.handle_client(now, client, local, black_box(&datagram));
+            let transmit = server.handle_client(now, client, black_box(&datagram));
             assert!(transmit.is_some_and(|t| t.contents.len() == PAYLOAD));
         })
     });
@@ -151,7 +150,6 @@ fn turn(c: &mut Criterion) {
         let Relayed {
             mut server,
             client,
-            local,
             peer,
             now,
             ..
@@ -165,7 +163,7 @@ fn turn(c: &mut Criterion) {
             .finish()
             .expect("2,000 bytes are enough");
         b.iter(|| {
-            let transmit = server.handle_client(now, client, local, black_box(&datagram[..len]));
+            let transmit = server.handle_client(now, client, black_box(&datagram[..len]));
             assert!(transmit.is_some_and(|t| t.contents.len() == PAYLOAD));
         })
     });

@@ -6,14 +6,13 @@ use std::time::Instant;
 
 use wire::stun::{AttributeType, Message};
 
-use crate::allocation::FiveTuple;
+use crate::client::Client;
 use crate::credential::{Credential, REALM};
 use crate::discard::AuthFailure;
 use crate::server::TurnServer;
 
-/// Comprehension-required attributes that this server knows. DONT-FRAGMENT is not among them: a server that cannot set
-/// the bit for each packet must say 420 (RFC 8656 section 7.2).
-pub(crate) const KNOWN: &[AttributeType] = &[
+/// Comprehension-required attributes that this server knows.
+const KNOWN: &[AttributeType] = &[
     AttributeType::USERNAME,
     AttributeType::REALM,
     AttributeType::NONCE,
@@ -26,6 +25,8 @@ pub(crate) const KNOWN: &[AttributeType] = &[
     AttributeType::REQUESTED_ADDRESS_FAMILY,
     AttributeType::EVEN_PORT,
     AttributeType::REQUESTED_TRANSPORT,
+    AttributeType::DONT_FRAGMENT,
+    AttributeType::CONNECTION_ID,
     AttributeType::RESERVATION_TOKEN,
 ];
 
@@ -41,11 +42,28 @@ pub(crate) enum Unauthenticated {
 }
 
 impl TurnServer {
+    /// What a 420 lists. A server that cannot set the DF bit for each packet does not know DONT-FRAGMENT (RFC 8656
+    /// section 7.2).
+    pub(crate) fn unknown_required<'a>(
+        &self,
+        message: &Message<'a>,
+    ) -> impl Iterator<Item = u16> + Clone + use<'a> {
+        let dont_fragment = self.config.dont_fragment;
+        message
+            .attributes()
+            .map(|(kind, _)| kind)
+            .filter(move |kind| {
+                let known = KNOWN.contains(kind) && (dont_fragment || *kind != AttributeType::DONT_FRAGMENT);
+                kind.comprehension_required() && !known
+            })
+            .map(|kind| kind.0)
+    }
+
     /// The credential that this request proved.
     pub(crate) fn authenticate(
         &mut self,
         now: Instant,
-        five_tuple: &FiveTuple,
+        client: &Client,
         message: &Message<'_>,
     ) -> Result<Arc<Credential>, Unauthenticated> {
         if !message.has_integrity() {
@@ -56,11 +74,11 @@ impl TurnServer {
         else {
             return Err(Unauthenticated::BadRequest);
         };
-        if !self.nonces.valid(nonce, five_tuple.client, now) {
+        if !self.nonces.valid(nonce, client.source, now) {
             self.counters.auth_failure(AuthFailure::StaleNonce);
             return Err(Unauthenticated::StaleNonce);
         }
-        let Some(credential) = self.credential(now, five_tuple, username) else {
+        let Some(credential) = self.credential(now, client, username) else {
             self.counters.auth_failure(AuthFailure::UnknownUsername);
             return Err(Unauthenticated::Unauthorized);
         };
@@ -73,15 +91,10 @@ impl TurnServer {
 
     /// A username that made this client's allocation serves it past its own expiry: a live session runs until its money
     /// ends.
-    fn credential(
-        &mut self,
-        now: Instant,
-        five_tuple: &FiveTuple,
-        username: &str,
-    ) -> Option<Arc<Credential>> {
+    fn credential(&mut self, now: Instant, client: &Client, username: &str) -> Option<Arc<Credential>> {
         let of_allocation = self
             .allocations
-            .of_client(five_tuple)
+            .of_client(client)
             .map(|(_, allocation)| &allocation.credential);
         let found = of_allocation.filter(|credential| credential.username() == username);
         found.or_else(|| self.credentials.find(username, now)).cloned()

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use metering::{Allowance, Step};
-use wire::stun::{AttributeType, Message, Method};
+use wire::stun::{AttributeType, Message};
 
-use crate::allocation::{Allocation, AllocationKey, Family, FiveTuple, Stage};
+use crate::allocation::{Allocation, AllocationKey, Family, Port, Protocol, Stage};
 use crate::answer::Head;
 use crate::bucket::Bucket;
 use crate::census::Full;
 use crate::channel::Channels;
+use crate::client::{Client, Transport};
 use crate::config::{LIFETIME_DEFAULT, LIFETIME_MAX, PENDING_MAX, RELAYED_PORTS};
 use crate::credential::Credential;
 use crate::discard::Discard;
@@ -20,9 +21,6 @@ use crate::egress::Transmit;
 use crate::event::{CloseReason, Event, Refusal};
 use crate::permission::Permissions;
 use crate::server::TurnServer;
-
-/// REQUESTED-TRANSPORT for UDP.
-const UDP: u8 = 17;
 
 /// Ports tried in the census before the range counts as full, and in the kernel before the node does.
 const PORT_DRAWS: usize = 64;
@@ -33,23 +31,23 @@ const INSUFFICIENT_CAPACITY: (u16, &str) = (508, "Insufficient Capacity");
 /// What an Allocate asks for.
 struct Wanted {
     lifetime: Duration,
-    family: Family,
+    protocol: Protocol,
+    ports: [Port; 2],
     even_port: bool,
-    additional_family: bool,
 }
 
 impl TurnServer {
     pub(crate) fn allocate(
         &mut self,
         now: Instant,
-        five_tuple: FiveTuple,
+        client: Client,
         message: &Message<'_>,
         credential: &Arc<Credential>,
     ) -> Option<usize> {
         let head = Head::of(message);
-        if let Some((key, allocation)) = self.allocations.of_client(&five_tuple) {
-            let same = allocation.transaction == head.id
-                && allocation.credential.username() == credential.username();
+        if let Some((key, allocation)) = self.allocations.of_client(&client) {
+            let same =
+                allocation.head.id == head.id && allocation.credential.username() == credential.username();
             return match (same, allocation.is_open()) {
                 (true, true) => self.allocate_success(key),
                 (true, false) => {
@@ -63,7 +61,7 @@ impl TurnServer {
                 ),
             };
         }
-        match self.new_allocation(now, five_tuple, message, credential) {
+        match self.new_allocation(now, client, message, credential) {
             Ok(()) => None,
             Err(error) => head.error(&mut self.reply, credential.integrity(), error),
         }
@@ -72,15 +70,20 @@ impl TurnServer {
     fn new_allocation(
         &mut self,
         now: Instant,
-        five_tuple: FiveTuple,
+        client: Client,
         message: &Message<'_>,
         credential: &Arc<Credential>,
     ) -> Result<(), (u16, &'static str)> {
         // A client behind one of our relayed ports would make a packet go round: relayed port to relayed port to client.
-        if self.config.policy.is_own_relay(five_tuple.client, &self.census) {
+        let protocol = match client.transport {
+            Transport::Udp | Transport::Dtls => Protocol::Udp,
+            Transport::Tcp | Transport::Tls => Protocol::Tcp,
+        };
+        let policy = &self.config.policy;
+        if policy.is_own_relay(client.source, protocol, &self.census) {
             return Err((403, "Forbidden: a relayed address is no client"));
         }
-        let wanted = self.wanted(message)?;
+        let wanted = self.wanted(&client, message)?;
         if self.draining {
             return Err((508, "Draining"));
         }
@@ -94,17 +97,15 @@ impl TurnServer {
                 Full::Account => (486, "Allocation Quota Reached"),
                 Full::Node => INSUFFICIENT_CAPACITY,
             })?;
-        let head = Head::of(message);
         let allocation = self.allocations.insert(Allocation {
-            five_tuple,
+            client,
             credential: credential.clone(),
             stage: Stage::Admitting,
-            transaction: head.id,
+            head: Head::of(message),
             lifetime: wanted.lifetime,
-            family: wanted.family,
+            protocol: wanted.protocol,
+            ports: wanted.ports,
             even_port: wanted.even_port,
-            additional_family: wanted.additional_family,
-            fingerprint: head.fingerprint,
             expires: now + PENDING_MAX,
             allowance: None,
             permissions: Permissions::new(self.config.permissions_per_allocation_max),
@@ -124,16 +125,31 @@ impl TurnServer {
         Ok(())
     }
 
-    /// RFC 8656 section 7.2, in its order.
-    fn wanted(&self, message: &Message<'_>) -> Result<Wanted, (u16, &'static str)> {
+    /// RFC 8656 section 7.2 and RFC 6062 section 5.1, in their order.
+    fn wanted(&self, client: &Client, message: &Message<'_>) -> Result<Wanted, (u16, &'static str)> {
         const BAD_REQUEST: (u16, &str) = (400, "Bad Request");
-        match message.requested_transport() {
-            Some(UDP) => {}
-            Some(_) => return Err((442, "Unsupported Transport Protocol")),
+        const UNSUPPORTED_FAMILY: (u16, &str) = (440, "Address Family not Supported");
+        let has = |kind| message.has(kind);
+        let protocol = match message.requested_transport().map(Protocol::from_number) {
+            Some(Some(Protocol::Tcp)) if !self.config.tcp_relay => None,
+            Some(protocol) => protocol,
             None => return Err(BAD_REQUEST),
+        };
+        let protocol = protocol.ok_or((442, "Unsupported Transport Protocol"))?;
+        if protocol == Protocol::Tcp {
+            if !client.transport.is_stream() {
+                return Err((400, "A TCP allocation needs a TCP connection"));
+            }
+            let datagrams_only = [
+                AttributeType::DONT_FRAGMENT,
+                AttributeType::EVEN_PORT,
+                AttributeType::RESERVATION_TOKEN,
+            ];
+            if datagrams_only.into_iter().any(has) {
+                return Err(BAD_REQUEST);
+            }
         }
         let reserve = message.even_port();
-        let has = |kind| message.has(kind);
         if has(AttributeType::EVEN_PORT) && reserve.is_none()
             || has(AttributeType::LIFETIME) && message.lifetime().is_none()
         {
@@ -156,18 +172,28 @@ impl TurnServer {
             return Err((508, "No port reservations"));
         }
         let family = match (requested_family, message.requested_address_family()) {
-            (false, _) => Some(Family::V4),
-            (true, Some(number)) => Family::from_number(number),
+            (false, _) => Family::V4,
+            (true, Some(number)) => Family::from_number(number).ok_or(UNSUPPORTED_FAMILY)?,
             (true, None) => return Err(BAD_REQUEST),
         };
-        let family = family.filter(|family| self.config.families.contains(family));
-        let family = family.ok_or((440, "Address Family not Supported"))?;
-        let even_port = reserve.is_some();
+        let mut ports = [Port::None; 2];
+        let offered = |family| match self.config.families.contains(&family) {
+            true => Port::Wanted,
+            false => Port::Failed(440),
+        };
+        ports[family.index()] = offered(family);
+        if additional_family {
+            ports[Family::V6.index()] = offered(Family::V6);
+        }
+        // Of two families one is enough: what is missing is told in ADDRESS-ERROR-CODE.
+        if !ports.contains(&Port::Wanted) {
+            return Err(UNSUPPORTED_FAMILY);
+        }
         Ok(Wanted {
             lifetime: lifetime(message),
-            family,
-            even_port,
-            additional_family,
+            protocol,
+            ports,
+            even_port: reserve.is_some(),
         })
     }
 
@@ -182,7 +208,7 @@ impl TurnServer {
         let pending = self
             .allocations
             .get_mut(key)
-            .filter(|allocation| matches!(allocation.stage, Stage::Admitting));
+            .filter(|allocation| allocation.stage == Stage::Admitting);
         let Some(allocation) = pending else {
             // The client went away meanwhile: nothing was used, and the money goes back.
             self.events.push_back(Event::Report(allowance.close(now)));
@@ -191,11 +217,8 @@ impl TurnServer {
         self.leases.insert(allowance.lease(), key);
         allocation.allowance = Some(allowance);
         allocation.step = step;
-        if self.open_port(key, 0) {
-            None
-        } else {
-            self.fail(key, INSUFFICIENT_CAPACITY, now)
-        }
+        allocation.stage = Stage::Opening;
+        self.open_next(key, now)
     }
 
     /// There is no money for a pending allocation. The answer to its client, if it still waits.
@@ -203,27 +226,70 @@ impl TurnServer {
         let pending = self
             .allocations
             .get_mut(key)
-            .filter(|allocation| matches!(allocation.stage, Stage::Admitting));
+            .filter(|allocation| allocation.stage == Stage::Admitting);
         pending.is_some().then_some(())?;
         self.fail(key, refusal.answer(), now)
     }
 
-    /// The port of an allocation is open, under this address to the outside. The answer to its client.
+    /// A port of an allocation is open, under this address to the outside. The answer to its client, once it has all
+    /// that it asked for.
     pub fn relay_opened(
         &mut self,
         key: AllocationKey,
         relayed: SocketAddr,
         now: Instant,
     ) -> Option<Transmit<'_>> {
-        let opening = self
-            .allocations
-            .get_mut(key)
-            .filter(|allocation| matches!(allocation.stage, Stage::Opening { .. }));
-        let Some(allocation) = opening else {
-            self.events.push_back(Event::CloseRelay { allocation: key });
+        let family = Family::of(relayed.ip());
+        let opening = self.allocations.get_mut(key).map(|a| a.port_mut(family));
+        match opening {
+            Some(port @ Port::Opening { .. }) => *port = Port::Open(relayed),
+            _ => {
+                self.events.push_back(Event::CloseRelay {
+                    allocation: key,
+                    family,
+                });
+                return None;
+            }
+        }
+        self.open_next(key, now)
+    }
+
+    /// A port of an allocation could not be opened. Another is asked for, or its client answered.
+    pub fn relay_failed(&mut self, key: AllocationKey, family: Family, now: Instant) -> Option<Transmit<'_>> {
+        let allocation = self.allocations.get_mut(key)?;
+        let protocol = allocation.protocol;
+        let place = allocation.port_mut(family);
+        let Port::Opening { port, attempts } = *place else {
             return None;
         };
-        allocation.stage = Stage::Open { relayed };
+        *place = Port::Failed(508);
+        self.census.free_port(protocol, port);
+        if attempts < PORT_ATTEMPTS && self.open_port(key, family, attempts) {
+            return None;
+        }
+        self.open_next(key, now)
+    }
+
+    /// Opens the next port that an allocation still lacks, or the allocation itself.
+    fn open_next(&mut self, key: AllocationKey, now: Instant) -> Option<Transmit<'_>> {
+        for family in Family::ALL {
+            let wanted = self.allocations.get_mut(key)?.port_mut(family);
+            if *wanted != Port::Wanted {
+                continue;
+            }
+            *wanted = Port::Failed(508);
+            if self.open_port(key, family, 0) {
+                return None;
+            }
+        }
+        let allocation = self.allocations.get_mut(key)?;
+        if !Family::ALL
+            .into_iter()
+            .any(|family| allocation.has_family(family))
+        {
+            return self.fail(key, INSUFFICIENT_CAPACITY, now);
+        }
+        allocation.stage = Stage::Open;
         allocation.expires = now + allocation.lifetime;
         let held = allocation.step == Step::Held;
         if let Some(allowance) = &mut allocation.allowance {
@@ -236,49 +302,38 @@ impl TurnServer {
             };
             self.events.extend(report.map(Event::Report));
         }
-        let five_tuple = allocation.five_tuple;
+        let client = allocation.client;
         let len = self.allocate_success(key)?;
-        Some(self.answer(five_tuple, len))
-    }
-
-    /// The port of an allocation could not be opened. Another is asked for, or its client answered.
-    pub fn relay_failed(&mut self, key: AllocationKey, now: Instant) -> Option<Transmit<'_>> {
-        let &Stage::Opening { port, attempts } = &self.allocations.get_mut(key)?.stage else {
-            return None;
-        };
-        self.census.free_port(port);
-        if attempts < PORT_ATTEMPTS && self.open_port(key, attempts) {
-            return None;
-        }
-        if let Some(allocation) = self.allocations.get_mut(key) {
-            // The port is given back already.
-            allocation.stage = Stage::Admitting;
-        }
-        self.fail(key, INSUFFICIENT_CAPACITY, now)
+        Some(self.answer(&client, len))
     }
 
     /// Draws a port that nobody can predict and asks for it. False if there is none.
-    fn open_port(&mut self, key: AllocationKey, attempts: usize) -> bool {
-        let Some((family, even)) = self.allocations.get_mut(key).map(|a| (a.family, a.even_port)) else {
+    fn open_port(&mut self, key: AllocationKey, family: Family, attempts: usize) -> bool {
+        let Some((protocol, even)) = self
+            .allocations
+            .get_mut(key)
+            .map(|allocation| (allocation.protocol, allocation.even_port))
+        else {
             return false;
         };
         let mut drawn = None;
         for _ in 0..PORT_DRAWS {
             let port = self.draw_port(even);
-            if self.census.take_port(port) {
+            if self.census.take_port(protocol, port) {
                 drawn = Some(port);
                 break;
             }
         }
         let Some(port) = drawn else { return false };
         if let Some(allocation) = self.allocations.get_mut(key) {
-            allocation.stage = Stage::Opening {
+            *allocation.port_mut(family) = Port::Opening {
                 port,
                 attempts: attempts + 1,
             };
         }
         self.events.push_back(Event::OpenRelay {
             allocation: key,
+            protocol,
             family,
             port,
         });
@@ -302,38 +357,36 @@ impl TurnServer {
 
     fn fail(&mut self, key: AllocationKey, error: (u16, &str), now: Instant) -> Option<Transmit<'_>> {
         let allocation = self.allocations.get_mut(key)?;
-        let head = Head {
-            method: Method::ALLOCATE,
-            id: allocation.transaction,
-            fingerprint: allocation.fingerprint,
-        };
-        let (five_tuple, credential) = (allocation.five_tuple, allocation.credential.clone());
+        let (head, client) = (allocation.head, allocation.client);
+        let credential = allocation.credential.clone();
         self.remove(key, CloseReason::Refused, now);
         let len = head.error(&mut self.reply, credential.integrity(), error)?;
-        Some(self.answer(five_tuple, len))
+        Some(self.answer(&client, len))
     }
 
     fn allocate_success(&mut self, key: AllocationKey) -> Option<usize> {
         let allocation = self.allocations.get_mut(key)?;
-        let Stage::Open { relayed } = allocation.stage else {
-            return None;
-        };
-        let head = Head {
-            method: Method::ALLOCATE,
-            id: allocation.transaction,
-            fingerprint: allocation.fingerprint,
-        };
-        head.success(&mut self.reply, allocation.credential.integrity(), |answer| {
-            let answer = answer
-                .xor_relayed_address(relayed)
-                .lifetime(seconds(allocation.lifetime))
-                .xor_mapped_address(allocation.five_tuple.client);
-            if allocation.additional_family {
-                answer.address_error_code(2, 440, "One family each")
-            } else {
-                answer
+        let key = allocation.credential.integrity();
+        allocation.head.success(&mut self.reply, key, |mut answer| {
+            for family in Family::ALL {
+                answer = match allocation.ports[family.index()] {
+                    Port::Open(relayed) => answer.xor_relayed_address(relayed),
+                    Port::Failed(code) => answer.address_error_code(family.number(), code, missing(code)),
+                    _ => answer,
+                };
             }
+            answer
+                .lifetime(seconds(allocation.lifetime))
+                .xor_mapped_address(allocation.client.source)
         })
+    }
+}
+
+/// The reason for people in an ADDRESS-ERROR-CODE.
+const fn missing(code: u16) -> &'static str {
+    match code {
+        440 => "Address Family not Supported",
+        _ => "Insufficient Capacity",
     }
 }
 

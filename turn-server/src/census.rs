@@ -8,11 +8,17 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::allocation::Protocol;
+
 const WORDS: usize = (u16::MAX as usize + 1) / 64;
+
+/// A bit for each port.
+type Ports = [AtomicU64; WORDS];
 
 /// Shared by all shards of a node.
 pub struct Census {
-    relayed: [AtomicU64; WORDS],
+    relayed_udp: Ports,
+    relayed_tcp: Ports,
     accounts: Mutex<Accounts>,
 }
 
@@ -27,15 +33,16 @@ impl Census {
     /// Nothing yet.
     pub fn new() -> Self {
         Self {
-            relayed: std::array::from_fn(|_| AtomicU64::new(0)),
+            relayed_udp: std::array::from_fn(|_| AtomicU64::new(0)),
+            relayed_tcp: std::array::from_fn(|_| AtomicU64::new(0)),
             accounts: Mutex::default(),
         }
     }
 
     /// True if this port is one of our relayed ports.
-    pub fn is_relayed(&self, port: u16) -> bool {
+    pub fn is_relayed(&self, protocol: Protocol, port: u16) -> bool {
         let (word, bit) = place(port);
-        self.relayed[word].load(Ordering::Relaxed) & bit != 0
+        self.relayed(protocol)[word].load(Ordering::Relaxed) & bit != 0
     }
 
     /// A session of this account was opened in the SFU.
@@ -53,14 +60,21 @@ impl Census {
     }
 
     /// Takes a port; false if it is taken.
-    pub(crate) fn take_port(&self, port: u16) -> bool {
+    pub(crate) fn take_port(&self, protocol: Protocol, port: u16) -> bool {
         let (word, bit) = place(port);
-        self.relayed[word].fetch_or(bit, Ordering::Relaxed) & bit == 0
+        self.relayed(protocol)[word].fetch_or(bit, Ordering::Relaxed) & bit == 0
     }
 
-    pub(crate) fn free_port(&self, port: u16) {
+    pub(crate) fn free_port(&self, protocol: Protocol, port: u16) {
         let (word, bit) = place(port);
-        self.relayed[word].fetch_and(!bit, Ordering::Relaxed);
+        self.relayed(protocol)[word].fetch_and(!bit, Ordering::Relaxed);
+    }
+
+    fn relayed(&self, protocol: Protocol) -> &Ports {
+        match protocol {
+            Protocol::Udp => &self.relayed_udp,
+            Protocol::Tcp => &self.relayed_tcp,
+        }
     }
 
     /// Counts one more allocation.
@@ -123,11 +137,13 @@ mod tests {
     #[test]
     fn a_port_is_taken_once() {
         let census = Census::new();
-        assert!(census.take_port(65_535));
-        assert!(!census.take_port(65_535));
-        assert!(census.is_relayed(65_535) && !census.is_relayed(65_534));
-        census.free_port(65_535);
-        assert!(!census.is_relayed(65_535));
+        let udp = Protocol::Udp;
+        assert!(census.take_port(udp, 65_535));
+        assert!(!census.take_port(udp, 65_535));
+        assert!(census.take_port(Protocol::Tcp, 65_535), "another protocol's port");
+        assert!(census.is_relayed(udp, 65_535) && !census.is_relayed(udp, 65_534));
+        census.free_port(udp, 65_535);
+        assert!(!census.is_relayed(udp, 65_535) && census.is_relayed(Protocol::Tcp, 65_535));
     }
 
     #[test]

@@ -45,8 +45,14 @@ const _: () = assert!(
 pub struct Config {
     /// Which peers may be reached, and which addresses are our own.
     pub policy: AddressPolicy,
+    /// Which of the node's shards this is: numbers that a client shows again name it.
+    pub shard: u8,
     /// Families that relayed addresses can have.
     pub families: Vec<Family>,
+    /// TCP allocations are made (RFC 6062).
+    pub tcp_relay: bool,
+    /// Relayed ports can set the DF bit for each datagram (DONT-FRAGMENT).
+    pub dont_fragment: bool,
     /// Allocations of the node, on all shards together. A relayed port each: there are 16,384.
     pub allocations_max: usize,
     /// Allocations of one account. A browser makes one for each interface, server and peer connection.
@@ -55,6 +61,8 @@ pub struct Config {
     pub permissions_per_allocation_max: usize,
     /// Channels of one allocation.
     pub channels_per_allocation_max: usize,
+    /// TCP connections between peers and one allocation (RFC 6062).
+    pub data_connections_per_allocation_max: usize,
     /// Usernames known at one time.
     pub credentials_max: usize,
     /// Unauthenticated answers a second to one IPv4 /24 or IPv6 /56.
@@ -74,11 +82,15 @@ impl Config {
     pub fn new(policy: AddressPolicy) -> Self {
         Self {
             policy,
+            shard: 0,
             families: vec![Family::V4],
+            tcp_relay: false,
+            dont_fragment: false,
             allocations_max: 10_000,
             allocations_per_account_max: 32,
             permissions_per_allocation_max: 64,
             channels_per_allocation_max: 64,
+            data_connections_per_allocation_max: 32,
             credentials_max: 100_000,
             challenges_per_second: 20,
             challenges_burst: 100,

@@ -10,15 +10,16 @@ use rand::Rng;
 use wire::channel_data::ChannelData;
 use wire::stun::{AttributeType, Message, TransactionId};
 
-use crate::admit::KNOWN;
-use crate::allocation::{AllocationKey, FiveTuple};
+use crate::allocation::{AllocationKey, Family, Protocol};
+use crate::charge::Charge;
+use crate::client::Client;
 use crate::discard::Discard;
 use crate::egress::{self, Charged, HEADROOM, Transmit, Via};
 use crate::server::TurnServer;
 
 /// A packet on its way to a client.
 pub(crate) struct Outgoing {
-    pub(crate) five_tuple: FiveTuple,
+    pub(crate) client: Client,
     /// The length of the Data indication written for it; none where it goes out as it lies, behind a ChannelData header.
     pub(crate) indication: Option<usize>,
     pub(crate) charged: Charged,
@@ -29,37 +30,34 @@ impl TurnServer {
     pub(crate) fn channel_data<'a>(
         &mut self,
         now: Instant,
-        five_tuple: &FiveTuple,
+        client: &Client,
         message: ChannelData<'a>,
     ) -> Result<Transmit<'a>, Discard> {
-        let (key, allocation) = self
-            .allocations
-            .of_client(five_tuple)
-            .ok_or(Discard::NoAllocation)?;
+        let (key, allocation) = self.allocations.of_client(client).ok_or(Discard::NoAllocation)?;
         let peer = allocation
             .channels
             .peer(message.number, now)
             .ok_or(Discard::NoChannel)?;
-        self.relay_to_peer(now, key, peer, message.data)
+        self.relay_to_peer(now, key, peer, message.data, false)
     }
 
     /// A Send indication from a client (RFC 8656 section 11.2).
     pub(crate) fn send_indication<'a>(
         &mut self,
         now: Instant,
-        five_tuple: &FiveTuple,
+        client: &Client,
         message: &Message<'a>,
     ) -> Result<Transmit<'a>, Discard> {
-        let key = self.allocations.key_of(five_tuple).ok_or(Discard::NoAllocation)?;
-        // DONT-FRAGMENT is unknown to us, and an indication with what is unknown is discarded.
-        if message.unknown_required(KNOWN).next().is_some() {
+        let key = self.allocations.key_of(client).ok_or(Discard::NoAllocation)?;
+        // An indication with what is unknown is discarded, DONT-FRAGMENT without the means to set it included.
+        if self.unknown_required(message).next().is_some() {
             return Err(Discard::UnexpectedStun);
         }
         let peer = message.xor_peer_address().ok_or(Discard::MalformedStun)?;
         let data = message
             .attribute(AttributeType::DATA)
             .ok_or(Discard::MalformedStun)?;
-        self.relay_to_peer(now, key, peer, data)
+        self.relay_to_peer(now, key, peer, data, message.dont_fragment())
     }
 
     /// The payload goes out as it came in: not even looked at.
@@ -69,11 +67,12 @@ impl TurnServer {
         key: AllocationKey,
         peer: SocketAddr,
         data: &'a [u8],
+        dont_fragment: bool,
     ) -> Result<Transmit<'a>, Discard> {
         let allocation = self
             .allocations
             .get_mut(key)
-            .filter(|a| a.is_open())
+            .filter(|a| a.is_open() && a.protocol == Protocol::Udp)
             .ok_or(Discard::NoAllocation)?;
         if !allocation.permissions.allows(peer.ip(), now) {
             return Err(Discard::NoPermission);
@@ -81,12 +80,16 @@ impl TurnServer {
         let kind = self
             .config
             .policy
-            .admit_permitted(peer, &self.census)
+            .admit_permitted(peer, Protocol::Udp, &self.census)
             .map_err(|_| Discard::PeerDenied)?;
         let (direction, bytes) = (Direction::FromClient, data.len() as u64);
-        allocation.charge(&self.config, kind, direction, bytes, now, &mut self.events)?;
-        self.counters.packets_from_client += 1;
-        self.counters.bytes_from_client += bytes;
+        let charge = Charge {
+            peer: kind,
+            direction,
+            bytes,
+        };
+        allocation.charge(&self.config, charge, now, &mut self.events)?;
+        self.counters.relayed(direction, 1, bytes);
         let charged = Some(Charged {
             allocation: key,
             direction,
@@ -94,11 +97,16 @@ impl TurnServer {
             bytes,
         });
         Ok(Transmit {
-            via: Via::Relay(key),
+            via: Via::Relay {
+                allocation: key,
+                family: Family::of(peer.ip()),
+            },
             destination: peer,
             source: None,
             contents: data,
             charged,
+            peer: Some(kind),
+            dont_fragment,
         })
     }
 
@@ -117,7 +125,7 @@ impl TurnServer {
         let allocation = self
             .allocations
             .get_mut(key)
-            .filter(|a| a.is_open())
+            .filter(|a| a.is_open() && a.protocol == Protocol::Udp)
             .ok_or(Discard::NoAllocation)?;
         if !allocation.permissions.allows(peer.ip(), now) {
             return Err(Discard::NoPermission);
@@ -125,7 +133,7 @@ impl TurnServer {
         let kind = self
             .config
             .policy
-            .admit_permitted(peer, &self.census)
+            .admit_permitted(peer, Protocol::Udp, &self.census)
             .map_err(|_| Discard::PeerDenied)?;
         let (direction, bytes) = (Direction::ToClient, data.len() as u64);
         // Headers before money: what cannot be sent is not paid for.
@@ -142,9 +150,13 @@ impl TurnServer {
                 )?)
             }
         };
-        allocation.charge(&self.config, kind, direction, bytes, now, &mut self.events)?;
-        self.counters.packets_to_client += 1;
-        self.counters.bytes_to_client += bytes;
+        let charge = Charge {
+            peer: kind,
+            direction,
+            bytes,
+        };
+        allocation.charge(&self.config, charge, now, &mut self.events)?;
+        self.counters.relayed(direction, 1, bytes);
         let charged = Charged {
             allocation: key,
             direction,
@@ -152,7 +164,7 @@ impl TurnServer {
             bytes,
         };
         Ok(Outgoing {
-            five_tuple: allocation.five_tuple,
+            client: allocation.client,
             indication,
             charged,
         })

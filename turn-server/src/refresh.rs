@@ -6,8 +6,9 @@ use std::time::Instant;
 use wire::stun::{AttributeType, Message};
 
 use crate::allocate::{lifetime, seconds};
-use crate::allocation::{Family, FiveTuple};
+use crate::allocation::Family;
 use crate::answer::Head;
+use crate::client::Client;
 use crate::credential::Credential;
 use crate::event::CloseReason;
 use crate::server::TurnServer;
@@ -16,18 +17,21 @@ impl TurnServer {
     pub(crate) fn refresh(
         &mut self,
         now: Instant,
-        five_tuple: FiveTuple,
+        client: Client,
         message: &Message<'_>,
         credential: &Arc<Credential>,
     ) -> Option<usize> {
         let head = Head::of(message);
         let key = credential.integrity();
-        let (allocation_key, allocation) = match self.own_allocation(&five_tuple, credential) {
+        let (allocation_key, allocation) = match self.own_allocation(&client, credential) {
             Ok(found) => found,
             Err(error) => return head.error(&mut self.reply, key, error),
         };
         if message.has(AttributeType::REQUESTED_ADDRESS_FAMILY)
-            && message.requested_address_family().and_then(Family::from_number) != Some(allocation.family)
+            && !message
+                .requested_address_family()
+                .and_then(Family::from_number)
+                .is_some_and(|family| allocation.has_family(family))
         {
             return head.error(&mut self.reply, key, (443, "Peer Address Family Mismatch"));
         }

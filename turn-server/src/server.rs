@@ -1,7 +1,7 @@
 //! The core of one shard: what goes in, what comes out, and when.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,16 +10,18 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use wire::stun::{Message, Method};
 
-use crate::admit::{KNOWN, Unauthenticated};
-use crate::allocation::{Allocation, AllocationKey, Allocations, FiveTuple};
+use crate::admit::Unauthenticated;
+use crate::allocation::{Allocation, AllocationKey, Allocations, Protocol};
 use crate::answer::Head;
 use crate::census::Census;
 use crate::challenge::Challenges;
 use crate::classify::{Classified, classify};
+use crate::client::Client;
 use crate::config::{Config, SWEEP_INTERVAL};
 use crate::credential::{Credential, Credentials};
+use crate::data_connection::DataConnections;
 use crate::discard::{Counters, Discard};
-use crate::egress::{Transmit, Via};
+use crate::egress::Transmit;
 use crate::event::{CloseReason, Event};
 use crate::nonce::Nonces;
 
@@ -37,6 +39,7 @@ pub struct TurnServer {
     pub(crate) challenges: Challenges,
     pub(crate) credentials: Credentials,
     pub(crate) allocations: Allocations,
+    pub(crate) data: DataConnections,
     pub(crate) leases: HashMap<LeaseId, AllocationKey>,
     pub(crate) events: VecDeque<Event>,
     pub(crate) counters: Counters,
@@ -64,6 +67,7 @@ impl TurnServer {
             ),
             credentials: Credentials::new(config.credentials_max),
             allocations: Allocations::default(),
+            data: DataConnections::new(config.shard),
             leases: HashMap::new(),
             events: VecDeque::with_capacity(EVENTS),
             counters: Counters::new(),
@@ -82,27 +86,26 @@ impl TurnServer {
         self.credentials.add(credential, now)
     }
 
-    /// Takes one datagram that a client sent to the server's port; `local` is the address of ours that it hit. At most
-    /// one datagram follows from it.
+    /// Takes one message that a client sent: a datagram, or what was framed in a stream. At most one message follows
+    /// from it. Whoever reads a stream polls the events before it reads on, since what comes next may be for another
+    /// shard ([`Event::HandOver`]) or no message at all ([`Event::Join`]).
     pub fn handle_client<'a>(
         &'a mut self,
         now: Instant,
-        client: SocketAddr,
-        local: Option<IpAddr>,
-        datagram: &'a [u8],
+        client: Client,
+        message: &'a [u8],
     ) -> Option<Transmit<'a>> {
-        let five_tuple = FiveTuple { client, local };
-        let classified = if client.port() == 0 {
+        let classified = if client.source.port() == 0 {
             Err(Discard::SourcePortZero)
         } else {
-            classify(datagram)
+            classify(message)
         };
         let outcome = match classified {
-            Ok(Classified::ChannelData(message)) => self.channel_data(now, &five_tuple, message),
-            Ok(Classified::Send(message)) => self.send_indication(now, &five_tuple, &message),
+            Ok(Classified::ChannelData(message)) => self.channel_data(now, &client, message),
+            Ok(Classified::Send(message)) => self.send_indication(now, &client, &message),
             Ok(Classified::Request(message)) => {
-                let len = self.request(now, five_tuple, &message)?;
-                return Some(self.answer(five_tuple, len));
+                let len = self.request(now, client, &message)?;
+                return Some(self.answer(&client, len));
             }
             Err(discard) => Err(discard),
         };
@@ -119,13 +122,13 @@ impl TurnServer {
         packet: &'a mut [u8],
     ) -> Option<Transmit<'a>> {
         match self.relay_to_client(now, allocation, peer, packet) {
-            Ok(outgoing) => Some(Transmit {
-                via: Via::Listener,
-                destination: outgoing.five_tuple.client,
-                source: outgoing.five_tuple.local,
-                contents: outgoing.indication.map_or(packet, |len| &self.reply[..len]),
-                charged: Some(outgoing.charged),
-            }),
+            Ok(outgoing) => {
+                let contents = outgoing.indication.map_or(packet, |len| &mut self.reply[..len]);
+                Some(Transmit {
+                    charged: Some(outgoing.charged),
+                    ..Transmit::to_client(&outgoing.client, contents)
+                })
+            }
             Err(discard) => {
                 self.counters.discard(discard);
                 None
@@ -177,6 +180,13 @@ impl TurnServer {
             self.remove(key, reason, at);
         }
         self.expired = expired;
+        let overdue: Vec<_> = self.data.overdue(now).collect();
+        for (data, opening) in overdue {
+            match opening {
+                true => self.events.push_back(Event::CloseData { data }),
+                false => self.close_data(data),
+            }
+        }
         self.next_sweep = (self.allocations.len() > 0).then(|| now + SWEEP_INTERVAL);
     }
 
@@ -200,51 +210,56 @@ impl TurnServer {
         &self.counters
     }
 
-    fn request(&mut self, now: Instant, five_tuple: FiveTuple, message: &Message<'_>) -> Option<usize> {
+    fn request(&mut self, now: Instant, client: Client, message: &Message<'_>) -> Option<usize> {
         match message.method() {
-            Method::BINDING => return self.binding(now, five_tuple, message),
-            Method::ALLOCATE | Method::REFRESH | Method::CREATE_PERMISSION | Method::CHANNEL_BIND => {}
+            Method::BINDING => return self.binding(now, client, message),
+            Method::ALLOCATE
+            | Method::REFRESH
+            | Method::CREATE_PERMISSION
+            | Method::CHANNEL_BIND
+            | Method::CONNECT
+            | Method::CONNECTION_BIND => {}
             _ => {
                 self.counters.discard(Discard::UnexpectedStun);
                 return None;
             }
         }
-        let credential = match self.authenticate(now, &five_tuple, message) {
+        let credential = match self.authenticate(now, &client, message) {
             Ok(credential) => credential,
-            Err(refusal) => return self.challenge(now, five_tuple, message, refusal),
+            Err(refusal) => return self.challenge(now, client, message, refusal),
         };
-        if message.unknown_required(KNOWN).next().is_some() {
-            let unknown = message.unknown_required(KNOWN);
+        let unknown = self.unknown_required(message);
+        if unknown.clone().next().is_some() {
             return Head::of(message).unknown(&mut self.reply, credential.integrity(), unknown);
         }
         match message.method() {
-            Method::ALLOCATE => self.allocate(now, five_tuple, message, &credential),
-            Method::REFRESH => self.refresh(now, five_tuple, message, &credential),
-            Method::CREATE_PERMISSION => self.create_permission(now, five_tuple, message, &credential),
-            _ => self.channel_bind(now, five_tuple, message, &credential),
+            Method::ALLOCATE => self.allocate(now, client, message, &credential),
+            Method::REFRESH => self.refresh(now, client, message, &credential),
+            Method::CREATE_PERMISSION => self.create_permission(now, client, message, &credential),
+            Method::CHANNEL_BIND => self.channel_bind(now, client, message, &credential),
+            Method::CONNECT => self.connect(now, client, message, &credential),
+            _ => self.connection_bind(now, client, message, &credential),
         }
     }
 
     /// Binding (RFC 8489 section 6): the address that the client is seen at, for who gathers candidates.
-    fn binding(&mut self, now: Instant, five_tuple: FiveTuple, message: &Message<'_>) -> Option<usize> {
+    fn binding(&mut self, now: Instant, client: Client, message: &Message<'_>) -> Option<usize> {
         let head = Head::of(message);
-        let len = match message.unknown_required(KNOWN).next() {
-            None => head.bare_success(&mut self.reply, |answer| {
-                answer.xor_mapped_address(five_tuple.client)
-            }),
+        let len = match self.unknown_required(message).next() {
+            None => head.bare_success(&mut self.reply, |answer| answer.xor_mapped_address(client.source)),
             Some(_) => head.bare_error(&mut self.reply, 420),
         };
-        self.within_limits(now, five_tuple, message, len)
+        self.within_limits(now, client, message, len)
     }
 
     fn challenge(
         &mut self,
         now: Instant,
-        five_tuple: FiveTuple,
+        client: Client,
         message: &Message<'_>,
         refusal: Unauthenticated,
     ) -> Option<usize> {
-        let nonce = self.nonces.issue(five_tuple.client, now);
+        let nonce = self.nonces.issue(client.source, now);
         let nonce = str::from_utf8(&nonce).expect("a nonce is ASCII");
         let head = Head::of(message);
         let len = match refusal {
@@ -252,19 +267,19 @@ impl TurnServer {
             Unauthenticated::StaleNonce => head.challenge(&mut self.reply, 438, nonce),
             Unauthenticated::BadRequest => head.bare_error(&mut self.reply, 400),
         };
-        self.within_limits(now, five_tuple, message, len)
+        self.within_limits(now, client, message, len)
     }
 
     fn within_limits(
         &mut self,
         now: Instant,
-        five_tuple: FiveTuple,
+        client: Client,
         message: &Message<'_>,
         len: Option<usize>,
     ) -> Option<usize> {
         let allowed = len.filter(|len| {
             self.challenges
-                .allow(five_tuple.client, message.as_bytes().len(), *len, now)
+                .allow(client.source, message.as_bytes().len(), *len, now)
         });
         if allowed.is_none() {
             self.counters.discard(Discard::ChallengeLimit);
@@ -273,25 +288,19 @@ impl TurnServer {
     }
 
     /// What has been written into `reply`, to the client.
-    pub(crate) fn answer(&self, five_tuple: FiveTuple, len: usize) -> Transmit<'_> {
-        Transmit {
-            via: Via::Listener,
-            destination: five_tuple.client,
-            source: five_tuple.local,
-            contents: &self.reply[..len],
-            charged: None,
-        }
+    pub(crate) fn answer(&self, client: &Client, len: usize) -> Transmit<'_> {
+        Transmit::to_client(client, &self.reply[..len])
     }
 
     /// The allocation of this 5-tuple, if it is this credential's.
     pub(crate) fn own_allocation(
         &mut self,
-        five_tuple: &FiveTuple,
+        client: &Client,
         credential: &Credential,
     ) -> Result<(AllocationKey, &mut Allocation), (u16, &'static str)> {
         let found = self
             .allocations
-            .of_client(five_tuple)
+            .of_client(client)
             .filter(|(_, allocation)| allocation.is_open());
         let (key, allocation) = found.ok_or((437, "Allocation Mismatch"))?;
         if allocation.credential.username() != credential.username() {
@@ -306,9 +315,16 @@ impl TurnServer {
         let Some(mut allocation) = self.allocations.remove(key) else {
             return;
         };
-        if let Some(port) = allocation.port() {
-            self.events.push_back(Event::CloseRelay { allocation: key });
-            self.census.free_port(port);
+        if allocation.protocol == Protocol::Tcp {
+            let data: Vec<_> = self.data.of(key).map(|(data, _)| data).collect();
+            data.into_iter().for_each(|data| self.close_data(data));
+        }
+        for (family, port) in allocation.held_ports() {
+            self.events.push_back(Event::CloseRelay {
+                allocation: key,
+                family,
+            });
+            self.census.free_port(allocation.protocol, port);
         }
         self.census.leave(allocation.credential.permit().account());
         if let Some(allowance) = &mut allocation.allowance {

@@ -5,7 +5,7 @@ mod world;
 
 use std::time::Duration;
 
-use turn_server::{Refusal, Via};
+use turn_server::{Family, Protocol, Refusal, Via};
 use wire::channel_data::ChannelNumber;
 use wire::stun::{AttributeType, Method};
 use world::*;
@@ -158,7 +158,7 @@ fn what_was_not_understood_is_listed() {
 }
 
 #[test]
-fn ipv6_is_relayed_where_asked_for_and_a_second_family_is_not_given() {
+fn ipv6_is_relayed_where_asked_for() {
     let mut world = World::new();
     let user = world.user();
     let answers = world.request(&user, address(CLIENT), Method::ALLOCATE, |b| {
@@ -171,12 +171,71 @@ fn ipv6_is_relayed_where_asked_for_and_a_second_family_is_not_given() {
     );
     assert_eq!(world.permit_peer(&user, address(CLIENT), address(PEER)), 443);
     assert_eq!(world.bind(&user, address(CLIENT), 0x4000, address(PEER)), 443);
-    let answers = world.request(&user, address("8.8.4.4:4001"), Method::ALLOCATE, |b| {
+}
+
+#[test]
+fn a_dual_allocation_has_an_address_of_each_family_and_peers_of_both() {
+    let mut world = World::new();
+    let (user, client) = (world.user(), address(CLIENT));
+    let answers = world.request(&user, client, Method::ALLOCATE, |b| {
         b.requested_transport(17).additional_address_family(2)
     });
     assert_eq!(answers[0].code(), 0);
-    assert!(answers[0].message().xor_relayed_address().unwrap().is_ipv4());
-    assert!(answers[0].message().has(AttributeType::ADDRESS_ERROR_CODE));
+    let relayed: Vec<_> = answers[0].message().xor_relayed_addresses().collect();
+    assert!(relayed.len() == 2 && relayed[0].is_ipv4() && relayed[1].is_ipv6());
+    let (key, six) = (world.admissions[0], address("[2606:4700::1]:1"));
+    assert_eq!(world.opened.len(), 2);
+    assert_eq!(world.bind(&user, client, 0x4000, address(PEER)), 0);
+    assert_eq!(world.bind(&user, client, 0x4001, six), 0);
+    for (number, peer, family) in [(0x4000, address(PEER), Family::V4), (0x4001, six, Family::V6)] {
+        let sent = world.client_sends(client, &channel_message(number, b"x"));
+        let via = Via::Relay {
+            allocation: key,
+            family,
+        };
+        assert_eq!((sent[0].via, sent[0].to), (via, peer));
+        assert_eq!(
+            world.peer_sends(key, peer, b"y")[0].bytes,
+            channel_message(number, b"y")
+        );
+    }
+    assert_eq!(world.code(&user, client, Method::REFRESH, |b| b.lifetime(0)), 0);
+    assert!(world.opened.is_empty(), "both ports are closed");
+    assert!(
+        relayed
+            .iter()
+            .all(|r| !world.census.is_relayed(Protocol::Udp, r.port()))
+    );
+}
+
+#[test]
+fn of_two_families_one_that_is_missing_is_told_and_the_other_serves() {
+    let mut world = World::with(turn_server::Config {
+        families: vec![Family::V4],
+        ..config()
+    });
+    let user = world.user();
+    let both = |world: &mut World, client| {
+        let answers = world.request(&user, address(client), Method::ALLOCATE, |b| {
+            b.requested_transport(17).additional_address_family(2)
+        });
+        let message = answers[0].message();
+        (
+            message.xor_relayed_addresses().count(),
+            message.address_error_code(),
+        )
+    };
+    assert_eq!(both(&mut world, CLIENT), (1, Some((2, 440))));
+    let mut world = World::new();
+    let user = world.user();
+    // The ports of the first family fail, all of them; the second family's are there.
+    world.ports_fail = 8;
+    let answers = world.request(&user, address(CLIENT), Method::ALLOCATE, |b| {
+        b.requested_transport(17).additional_address_family(2)
+    });
+    let message = answers[0].message();
+    assert!(message.xor_relayed_address().unwrap().is_ipv6());
+    assert_eq!(message.address_error_code(), Some((1, 508)));
 }
 
 #[test]
@@ -209,7 +268,7 @@ fn a_port_that_the_kernel_does_not_give_is_replaced_and_eight_are_508() {
     assert!(report.last && report.usage.is_empty(), "nothing is paid for it");
     assert_eq!(
         (49_152..=65_535u16)
-            .filter(|port| world.census.is_relayed(*port))
+            .filter(|port| world.census.is_relayed(Protocol::Udp, *port))
             .count(),
         1,
         "no port is lost"
@@ -234,7 +293,10 @@ fn a_refresh_prolongs_within_limits_and_0_deletes() {
     assert_eq!(world.turn.allocations(), 1);
     assert_eq!(lifetime(&mut world, 0), Some(0));
     assert_eq!(world.turn.allocations(), 0);
-    assert!(!world.opened.contains_key(&key) && !world.census.is_relayed(relayed.port()));
+    assert!(
+        !world.opened.contains_key(&(key, Family::V4))
+            && !world.census.is_relayed(Protocol::Udp, relayed.port())
+    );
     assert!(world.reports.last().unwrap().last);
 }
 

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use metering::{Msat, Step};
-use turn_server::{CloseReason, Config, Discard, Refusal, Via};
+use turn_server::{Client, CloseReason, Config, Discard, Family, Protocol, Refusal, Via};
 use wire::stun::{AttributeType, Method};
 use world::*;
 
@@ -384,7 +384,7 @@ fn a_node_without_free_ports_says_508_and_leaks_nothing() {
     );
     assert_eq!(
         (49_152..=65_535u16)
-            .filter(|port| world.census.is_relayed(*port))
+            .filter(|port| world.census.is_relayed(Protocol::Udp, *port))
             .count(),
         0
     );
@@ -683,11 +683,11 @@ fn another_5_tuple_cannot_use_an_allocation() {
             .is_empty()
     );
     assert_eq!(world.code(&user, thief, Method::REFRESH, |b| b.lifetime(0)), 437);
-    let local = Some("9.9.9.10".parse().unwrap());
+    let elsewhere = Client::udp(client, address("9.9.9.10:3478"));
     assert!(
         world
             .turn
-            .handle_client(world.now, client, local, &channel_message(0x4000, b"x"))
+            .handle_client(world.now, elsewhere, &channel_message(0x4000, b"x"))
             .is_none()
     );
     assert_eq!(world.turn.allocations(), 1);
@@ -792,7 +792,14 @@ fn data_travels_by_indication_without_a_channel_and_behind_four_bytes_with_one()
     let sent = world.client_sends(client, &send_indication(address(PEER), b"to the peer"));
     assert_eq!(
         (sent[0].via, sent[0].to, sent[0].bytes.as_slice()),
-        (Via::Relay(key), address(PEER), &b"to the peer"[..])
+        (
+            Via::Relay {
+                allocation: key,
+                family: Family::V4
+            },
+            address(PEER),
+            &b"to the peer"[..]
+        )
     );
     let back = world.peer_sends(key, address(PEER), b"to the client");
     let message = back[0].message();
@@ -849,10 +856,9 @@ fn what_the_kernel_refused_is_given_back() {
     world.allocate(&user, client);
     assert_eq!(world.bind(&user, client, 0x4000, address(PEER)), 0);
     let message = channel_message(0x4000, &[0; 500]);
-    let local = Some(SERVER.parse().unwrap());
     let charged = world
         .turn
-        .handle_client(world.now, client, local, &message)
+        .handle_client(world.now, udp(client), &message)
         .unwrap()
         .charged
         .unwrap();

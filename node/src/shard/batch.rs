@@ -144,7 +144,10 @@ fn send_one(
 fn datagram_of<'a>(transmit: &Transmit<'a>, ecn: Option<Ecn>) -> datagram::Transmit<'a> {
     datagram::Transmit {
         destination: transmit.destination,
-        source: transmit.source,
+        source: transmit
+            .source
+            .map(|source| source.ip())
+            .filter(|ip| !ip.is_unspecified()),
         segment_size: None,
         ecn,
         contents: transmit.contents,
@@ -182,6 +185,8 @@ mod tests {
                 packets: 1,
                 bytes: 100,
             }),
+            peer: None,
+            dont_fragment: false,
         };
         let marks = [Some(Ecn::Ect0), Some(Ecn::Ect0), Some(Ecn::Ce), None];
         for (index, mark) in marks.into_iter().enumerate() {

@@ -73,7 +73,7 @@ impl RelayAddresses {
 pub(super) struct TurnSockets {
     pub(super) listener: Socket,
     addresses: RelayAddresses,
-    /// By the allocation's slot.
+    /// By [`place`].
     relays: Vec<Option<Relay>>,
 }
 
@@ -101,7 +101,7 @@ impl TurnSockets {
     ) -> io::Result<SocketAddr> {
         let address = self.addresses.of(family).ok_or(io::ErrorKind::AddrNotAvailable)?;
         let mut socket = Socket::bind(SocketAddr::new(address.bound, port), Fragmentation::Allowed)?;
-        let slot = allocation.slot();
+        let slot = place(allocation, family);
         registry.register(&mut socket, Token(FIRST_RELAY + slot), Interest::READABLE)?;
         if self.relays.len() <= slot {
             self.relays.resize_with(slot + 1, || None);
@@ -111,8 +111,8 @@ impl TurnSockets {
     }
 
     /// Closes an allocation's port, if it is open.
-    pub(super) fn close(&mut self, registry: &Registry, allocation: AllocationKey) {
-        let Some(place) = self.relays.get_mut(allocation.slot()) else {
+    pub(super) fn close(&mut self, registry: &Registry, allocation: AllocationKey, family: Family) {
+        let Some(place) = self.relays.get_mut(place(allocation, family)) else {
             return;
         };
         if let Some(mut relay) = place.take_if(|relay| relay.allocation == allocation) {
@@ -131,12 +131,19 @@ impl TurnSockets {
     pub(super) fn via(&mut self, via: Via) -> Option<&mut Socket> {
         match via {
             Via::Listener => Some(&mut self.listener),
-            Via::Relay(allocation) => {
-                let relay = self.relays.get_mut(allocation.slot())?.as_mut()?;
+            // There are no listeners of connections.
+            Via::Connection(_) => None,
+            Via::Relay { allocation, family } => {
+                let relay = self.relays.get_mut(place(allocation, family))?.as_mut()?;
                 (relay.allocation == allocation).then_some(&mut relay.socket)
             }
         }
     }
+}
+
+/// Where the port of this family is kept: each allocation has room for two.
+fn place(allocation: AllocationKey, family: Family) -> usize {
+    2 * allocation.slot() + family.index()
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use metering::{AccountId, Allowance, SessionId};
 use mio::{Events, Interest, Token};
 use sfu::{CloseReason, Sfu};
 use tokio::sync::mpsc;
-use turn_server::{AllocationKey, Census, Refusal, TurnServer};
+use turn_server::{AllocationKey, Census, Client, Refusal, TurnServer};
 
 use super::ShardEvent;
 use super::batch::Batch;
@@ -213,13 +214,16 @@ impl Worker {
             gauges,
             ..
         } = self;
+        let listener = sockets.listener.local_addr();
         for index in 0..inbox.filled() {
             let Some((meta, mut datagrams)) = inbox.datagrams(index) else {
                 continue;
             };
             let alone = datagrams.remaining() == 1;
+            let hit = meta.local_ip.unwrap_or(listener.ip());
             while let Some(datagram) = datagrams.next_datagram() {
-                let Some(transmit) = turn.handle_client(now, meta.source, meta.local_ip, datagram) else {
+                let client = Client::udp(meta.source, SocketAddr::new(hit, listener.port()));
+                let Some(transmit) = turn.handle_client(now, client, datagram) else {
                     continue;
                 };
                 let unsent = batch.forward(&transmit, meta.ecn, alone, sockets, gauges);
@@ -438,6 +442,7 @@ impl Worker {
                     allocation,
                     family,
                     port,
+                    ..
                 } => {
                     let answer =
                         match self
@@ -447,14 +452,20 @@ impl Worker {
                             Ok(relayed) => self.turn.relay_opened(allocation, relayed, now),
                             Err(error) => {
                                 tracing::debug!(shard = self.index, %error, "a relayed port was not opened");
-                                self.turn.relay_failed(allocation, now)
+                                self.turn.relay_failed(allocation, family, now)
                             }
                         };
                     self.batch.answer(answer, &mut self.sockets, &mut self.gauges);
                 }
-                turn_server::Event::CloseRelay { allocation } => {
-                    self.sockets.close(self.mailbox.poll.registry(), allocation);
+                turn_server::Event::CloseRelay { allocation, family } => {
+                    self.sockets
+                        .close(self.mailbox.poll.registry(), allocation, family);
                 }
+                // There are no connections here: of TCP allocations, and none that another shard could take.
+                turn_server::Event::Connect { .. }
+                | turn_server::Event::Join { .. }
+                | turn_server::Event::CloseData { .. }
+                | turn_server::Event::HandOver { .. } => {}
                 turn_server::Event::Report(report) => self.cashier.try_report(self.index, report),
                 turn_server::Event::Closed { session, reason, .. } => {
                     tracing::debug!(shard = self.index, %session, ?reason, "allocation closed");

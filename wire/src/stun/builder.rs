@@ -165,6 +165,11 @@ impl<'b> Builder<'b> {
         self.attribute(AttributeType::RESERVATION_TOKEN, &token)
     }
 
+    /// CONNECTION-ID.
+    pub fn connection_id(self, id: u32) -> Self {
+        self.attribute(AttributeType::CONNECTION_ID, &id.to_be_bytes())
+    }
+
     /// DONT-FRAGMENT.
     pub fn dont_fragment(self) -> Self {
         self.attribute(AttributeType::DONT_FRAGMENT, &[])

@@ -280,6 +280,22 @@ impl<'a> Message<'a> {
         self.address(AttributeType::XOR_RELAYED_ADDRESS)
     }
 
+    /// Every XOR-RELAYED-ADDRESS: a dual allocation has two (RFC 8656 section 7.3).
+    pub fn xor_relayed_addresses(&self) -> impl Iterator<Item = SocketAddr> + use<'a> {
+        let id = self.transaction_id();
+        self.attributes()
+            .filter(|&(kind, _)| kind == AttributeType::XOR_RELAYED_ADDRESS)
+            .filter_map(move |(_, value)| address::read(value, id))
+    }
+
+    /// ADDRESS-ERROR-CODE: the family and its error.
+    pub fn address_error_code(&self) -> Option<(u8, u16)> {
+        let (&[family, _, hundreds, rest], _) = self
+            .attribute(AttributeType::ADDRESS_ERROR_CODE)?
+            .split_first_chunk()?;
+        Some((family, u16::from(hundreds & 0x07) * 100 + u16::from(rest)))
+    }
+
     /// DATA: what a Send or Data indication carries.
     pub fn data(&self) -> Option<&'a [u8]> {
         self.attribute(AttributeType::DATA)
@@ -317,6 +333,14 @@ impl<'a> Message<'a> {
     /// DONT-FRAGMENT.
     pub fn dont_fragment(&self) -> bool {
         self.has(AttributeType::DONT_FRAGMENT)
+    }
+
+    // --- RFC 6062
+
+    /// CONNECTION-ID.
+    pub fn connection_id(&self) -> Option<u32> {
+        self.exact::<4>(AttributeType::CONNECTION_ID)
+            .map(u32::from_be_bytes)
     }
 
     // --- shapes
