@@ -115,6 +115,7 @@ impl ShardConfig {
         let policy = AddressPolicy {
             own_addresses,
             sfu: sfu_addresses.collect(),
+            sfu_tcp: Vec::new(),
             relays: relays.bound(),
             own_listeners,
             allow_loopback: self.allow_loopback_peers,
