@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use metering::{Allowance, Step};
+use rand::Rng;
 use wire::stun::{AttributeType, Message};
 
 use crate::allocation::{Allocation, AllocationKey, Family, Port, Protocol, Stage};
@@ -19,7 +20,9 @@ use crate::credential::Credential;
 use crate::discard::Discard;
 use crate::egress::Transmit;
 use crate::event::{CloseReason, Event, Refusal};
+use crate::mobility::Mobility;
 use crate::permission::Permissions;
+use crate::reservation::{RESERVATION_LIFETIME, Reservation, Token};
 use crate::server::TurnServer;
 
 /// Ports tried in the census before the range counts as full, and in the kernel before the node does.
@@ -33,7 +36,9 @@ struct Wanted {
     lifetime: Duration,
     protocol: Protocol,
     ports: [Port; 2],
-    even_port: bool,
+    even_port: Option<bool>,
+    token: Option<Token>,
+    mobile: bool,
 }
 
 impl TurnServer {
@@ -54,17 +59,36 @@ impl TurnServer {
                     self.counters.discard(Discard::Pending);
                     None
                 }
-                (false, _) => head.error(
-                    &mut self.reply,
-                    credential.integrity(),
-                    (437, "Allocation Mismatch"),
-                ),
+                (false, _) => head.error(&mut self.reply, credential, (437, "Allocation Mismatch")),
             };
+        }
+        if let Some(server) = self.alternate(&client) {
+            let error = (300, "Try Alternate");
+            return head.error_with(&mut self.reply, credential, error, |answer| {
+                answer.alternate_server(server)
+            });
         }
         match self.new_allocation(now, client, message, credential) {
             Ok(()) => None,
-            Err(error) => head.error(&mut self.reply, credential.integrity(), error),
+            Err(error) => head.error(&mut self.reply, credential, error),
         }
+    }
+
+    /// Another server for this client, while this one drains or is full (RFC 8489 section 10).
+    fn alternate(&mut self, client: &Client) -> Option<SocketAddr> {
+        let full = || self.census.allocations() >= self.config.redirect_above;
+        if !self.draining && !full() {
+            return None;
+        }
+        let of_family = |server: &&SocketAddr| server.is_ipv4() == client.source.is_ipv4();
+        let count = self.config.alternate_servers.iter().filter(of_family).count();
+        let chosen = (self.rng.next_u32() as usize).checked_rem(count)?;
+        self.config
+            .alternate_servers
+            .iter()
+            .filter(of_family)
+            .nth(chosen)
+            .copied()
     }
 
     fn new_allocation(
@@ -83,7 +107,7 @@ impl TurnServer {
         if policy.is_own_relay(client.source, protocol, &self.census) {
             return Err((403, "Forbidden: a relayed address is no client"));
         }
-        let wanted = self.wanted(&client, message)?;
+        let mut wanted = self.wanted(&client, message)?;
         if self.draining {
             return Err((508, "Draining"));
         }
@@ -97,6 +121,14 @@ impl TurnServer {
                 Full::Account => (486, "Allocation Quota Reached"),
                 Full::Node => INSUFFICIENT_CAPACITY,
             })?;
+        if let Some(token) = wanted.token {
+            let account = credential.permit().account();
+            let Some((family, port)) = self.census.redeem(&token, account, now) else {
+                self.census.leave(account);
+                return Err((508, "No such reservation"));
+            };
+            wanted.ports[family.index()] = Port::Reserved(port);
+        }
         let allocation = self.allocations.insert(Allocation {
             client,
             credential: credential.clone(),
@@ -106,11 +138,14 @@ impl TurnServer {
             protocol: wanted.protocol,
             ports: wanted.ports,
             even_port: wanted.even_port,
+            reservation: None,
+            mobility: wanted.mobile.then(Mobility::default),
             expires: now + PENDING_MAX,
             allowance: None,
             permissions: Permissions::new(self.config.permissions_per_allocation_max),
             channels: Channels::new(self.config.channels_per_allocation_max),
             step: Step::Full,
+            held: None,
             has_call: false,
             to_client: Bucket::default(),
             to_peer: Bucket::default(),
@@ -155,21 +190,31 @@ impl TurnServer {
         {
             return Err(BAD_REQUEST);
         }
+        let mobile = match message.mobility_ticket() {
+            None => false,
+            Some(_) if !self.config.mobility => return Err((405, "Mobility Forbidden")),
+            Some([]) => true,
+            Some(_) => return Err((400, "A ticket is asked for with an empty one")),
+        };
         let requested_family = has(AttributeType::REQUESTED_ADDRESS_FAMILY);
         let additional_family = has(AttributeType::ADDITIONAL_ADDRESS_FAMILY);
         if has(AttributeType::RESERVATION_TOKEN) {
-            // We never gave one out.
             let alone = reserve.is_none() && !requested_family && !additional_family;
-            return Err(if alone { INSUFFICIENT_CAPACITY } else { BAD_REQUEST });
+            let token = message.reservation_token().filter(|_| alone).ok_or(BAD_REQUEST)?;
+            return Ok(Wanted {
+                lifetime: lifetime(message),
+                protocol,
+                ports: [Port::None; 2],
+                even_port: None,
+                token: Some(token),
+                mobile,
+            });
         }
         if additional_family {
             let ipv6 = message.additional_address_family().and_then(Family::from_number) == Some(Family::V6);
             if !ipv6 || requested_family || reserve == Some(true) {
                 return Err(BAD_REQUEST);
             }
-        }
-        if reserve == Some(true) {
-            return Err((508, "No port reservations"));
         }
         let family = match (requested_family, message.requested_address_family()) {
             (false, _) => Family::V4,
@@ -193,7 +238,9 @@ impl TurnServer {
             lifetime: lifetime(message),
             protocol,
             ports,
-            even_port: reserve.is_some(),
+            even_port: reserve,
+            token: None,
+            mobile,
         })
     }
 
@@ -263,8 +310,12 @@ impl TurnServer {
             return None;
         };
         *place = Port::Failed(508);
+        let (credential, reservation) = (allocation.credential.clone(), allocation.reservation.take());
         self.census.free_port(protocol, port);
-        if attempts < PORT_ATTEMPTS && self.open_port(key, family, attempts) {
+        if let Some(token) = reservation {
+            self.unreserve(&token, &credential, now);
+        }
+        if attempts < PORT_ATTEMPTS && self.open_port(key, family, attempts, now) {
             return None;
         }
         self.open_next(key, now)
@@ -274,12 +325,21 @@ impl TurnServer {
     fn open_next(&mut self, key: AllocationKey, now: Instant) -> Option<Transmit<'_>> {
         for family in Family::ALL {
             let wanted = self.allocations.get_mut(key)?.port_mut(family);
-            if *wanted != Port::Wanted {
-                continue;
-            }
-            *wanted = Port::Failed(508);
-            if self.open_port(key, family, 0) {
-                return None;
+            match *wanted {
+                Port::Wanted => {
+                    *wanted = Port::Failed(508);
+                    if self.open_port(key, family, 0, now) {
+                        return None;
+                    }
+                }
+                Port::Reserved(port) => {
+                    // No other will do.
+                    let attempts = PORT_ATTEMPTS;
+                    *wanted = Port::Opening { port, attempts };
+                    self.ask_for(key, family, port);
+                    return None;
+                }
+                _ => {}
             }
         }
         let allocation = self.allocations.get_mut(key)?;
@@ -292,6 +352,7 @@ impl TurnServer {
         allocation.stage = Stage::Open;
         allocation.expires = now + allocation.lifetime;
         let held = allocation.step == Step::Held;
+        allocation.held = held.then_some(now);
         if let Some(allowance) = &mut allocation.allowance {
             // An account may be held between the admission and the port: held time is free from the first moment on.
             let report = if held {
@@ -308,40 +369,72 @@ impl TurnServer {
     }
 
     /// Draws a port that nobody can predict and asks for it. False if there is none.
-    fn open_port(&mut self, key: AllocationKey, family: Family, attempts: usize) -> bool {
-        let Some((protocol, even)) = self
-            .allocations
-            .get_mut(key)
-            .map(|allocation| (allocation.protocol, allocation.even_port))
-        else {
+    fn open_port(&mut self, key: AllocationKey, family: Family, attempts: usize, now: Instant) -> bool {
+        let Some(allocation) = self.allocations.get_mut(key) else {
             return false;
         };
-        let mut drawn = None;
+        let (protocol, even) = (allocation.protocol, allocation.even_port);
+        let credential = allocation.credential.clone();
         for _ in 0..PORT_DRAWS {
-            let port = self.draw_port(even);
-            if self.census.take_port(protocol, port) {
-                drawn = Some(port);
-                break;
+            let port = self.draw_port(even.is_some());
+            if !self.census.take_port(protocol, port) {
+                continue;
             }
-        }
-        let Some(port) = drawn else { return false };
-        if let Some(allocation) = self.allocations.get_mut(key) {
-            *allocation.port_mut(family) = Port::Opening {
-                port,
-                attempts: attempts + 1,
+            let reservation = match even {
+                Some(true) => self.reserve(family, port + 1, &credential, now),
+                _ => None,
             };
+            if even == Some(true) && reservation.is_none() {
+                self.census.free_port(protocol, port);
+                continue;
+            }
+            if let Some(allocation) = self.allocations.get_mut(key) {
+                let attempts = attempts + 1;
+                *allocation.port_mut(family) = Port::Opening { port, attempts };
+                allocation.reservation = reservation;
+            }
+            self.ask_for(key, family, port);
+            return true;
         }
-        self.events.push_back(Event::OpenRelay {
-            allocation: key,
-            protocol,
+        false
+    }
+
+    fn ask_for(&mut self, key: AllocationKey, family: Family, port: u16) {
+        if let Some(allocation) = self.allocations.get_mut(key) {
+            self.events.push_back(Event::OpenRelay {
+                allocation: key,
+                protocol: allocation.protocol,
+                family,
+                port,
+            });
+        }
+    }
+
+    /// Keeps the port after an even one.
+    fn reserve(&mut self, family: Family, port: u16, credential: &Credential, now: Instant) -> Option<Token> {
+        let mut token = Token::default();
+        self.rng.fill_bytes(&mut token);
+        let reservation = Reservation {
+            account: credential.permit().account().into(),
             family,
             port,
-        });
-        true
+            expires: now + RESERVATION_LIFETIME,
+        };
+        let account_max = self.config.allocations_per_account_max;
+        self.census
+            .reserve(token, reservation, account_max, now)
+            .then_some(token)
+    }
+
+    /// Gives a reserved port back that nobody was told of.
+    fn unreserve(&self, token: &Token, credential: &Credential, now: Instant) {
+        let account = credential.permit().account();
+        if let Some((_, port)) = self.census.redeem(token, account, now) {
+            self.census.free_port(Protocol::Udp, port);
+        }
     }
 
     fn draw_port(&mut self, even: bool) -> u16 {
-        use rand::Rng;
         let (first, last) = (*RELAYED_PORTS.start(), *RELAYED_PORTS.end());
         // The range is a power of two, so that the remainder is uniform.
         const {
@@ -360,25 +453,36 @@ impl TurnServer {
         let (head, client) = (allocation.head, allocation.client);
         let credential = allocation.credential.clone();
         self.remove(key, CloseReason::Refused, now);
-        let len = head.error(&mut self.reply, credential.integrity(), error)?;
+        let len = head.error(&mut self.reply, &credential, error)?;
         Some(self.answer(&client, len))
     }
 
     fn allocate_success(&mut self, key: AllocationKey) -> Option<usize> {
         let allocation = self.allocations.get_mut(key)?;
-        let key = allocation.credential.integrity();
-        allocation.head.success(&mut self.reply, key, |mut answer| {
-            for family in Family::ALL {
-                answer = match allocation.ports[family.index()] {
-                    Port::Open(relayed) => answer.xor_relayed_address(relayed),
-                    Port::Failed(code) => answer.address_error_code(family.number(), code, missing(code)),
-                    _ => answer,
-                };
-            }
-            answer
-                .lifetime(seconds(allocation.lifetime))
-                .xor_mapped_address(allocation.client.source)
-        })
+        let ticket = allocation
+            .mobility
+            .map(|mobility| self.tickets.issue(key, mobility.moves, &mut self.rng));
+        let credential = &allocation.credential;
+        allocation
+            .head
+            .success(&mut self.reply, credential, |mut answer| {
+                for family in Family::ALL {
+                    answer = match allocation.ports[family.index()] {
+                        Port::Open(relayed) => answer.xor_relayed_address(relayed),
+                        Port::Failed(code) => answer.address_error_code(family.number(), code, missing(code)),
+                        _ => answer,
+                    };
+                }
+                answer = answer
+                    .lifetime(seconds(allocation.lifetime))
+                    .xor_mapped_address(allocation.client.source);
+                if let Some(token) = allocation.reservation {
+                    answer = answer.reservation_token(token);
+                }
+                ticket
+                    .iter()
+                    .fold(answer, |answer, ticket| answer.mobility_ticket(ticket))
+            })
     }
 }
 

@@ -12,7 +12,9 @@ use crate::bucket::Bucket;
 use crate::channel::Channels;
 use crate::client::Client;
 use crate::credential::Credential;
+use crate::mobility::Mobility;
 use crate::permission::Permissions;
+use crate::reservation::Token;
 
 /// Names an allocation of one shard, and never another one later: a place and how often it has been used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -123,6 +125,8 @@ pub(crate) enum Port {
     None,
     /// To be opened in its turn.
     Wanted,
+    /// Likewise, and it is this port that a token stood for.
+    Reserved(u16),
     /// It was asked for so many times.
     Opening { port: u16, attempts: usize },
     /// It is open under this address.
@@ -136,6 +140,7 @@ impl Port {
     fn held(self) -> Option<u16> {
         match self {
             Port::None | Port::Wanted | Port::Failed(_) => None,
+            Port::Reserved(port) => Some(port),
             Port::Opening { port, .. } => Some(port),
             Port::Open(relayed) => Some(relayed.port()),
         }
@@ -153,12 +158,19 @@ pub(crate) struct Allocation {
     pub(crate) protocol: Protocol,
     /// By family.
     pub(crate) ports: [Port; 2],
-    pub(crate) even_port: bool,
+    /// EVEN-PORT, and whether the next port is to be reserved.
+    pub(crate) even_port: Option<bool>,
+    /// What the reserved port is told as.
+    pub(crate) reservation: Option<Token>,
+    /// There is a ticket for it.
+    pub(crate) mobility: Option<Mobility>,
     pub(crate) expires: Instant,
     pub(crate) allowance: Option<Allowance>,
     pub(crate) permissions: Permissions,
     pub(crate) channels: Channels,
     pub(crate) step: Step,
+    /// Since when its session is held.
+    pub(crate) held: Option<Instant>,
     /// The account has a call in our SFU, so that traffic to it is not throttled here too.
     pub(crate) has_call: bool,
     pub(crate) to_client: Bucket,
@@ -201,7 +213,9 @@ impl Allocation {
 pub(crate) struct Allocations {
     slots: Vec<Slot>,
     free: Vec<usize>,
+    /// One each, and two of those that are moving.
     by_client: HashMap<Client, AllocationKey>,
+    live: usize,
 }
 
 #[derive(Default)]
@@ -212,7 +226,7 @@ struct Slot {
 
 impl Allocations {
     pub(crate) fn len(&self) -> usize {
-        self.by_client.len()
+        self.live
     }
 
     pub(crate) fn insert(&mut self, allocation: Allocation) -> AllocationKey {
@@ -224,6 +238,7 @@ impl Allocations {
         place.generation = place.generation.wrapping_add(1);
         let key = AllocationKey::of(slot, place.generation);
         self.by_client.insert(allocation.client, key);
+        self.live += 1;
         place.allocation = Some(Box::new(allocation));
         key
     }
@@ -235,6 +250,10 @@ impl Allocations {
         }
         let allocation = slot.allocation.take()?;
         self.by_client.remove(&allocation.client);
+        if let Some(next) = allocation.mobility.and_then(|mobility| mobility.next) {
+            self.by_client.remove(&next);
+        }
+        self.live -= 1;
         self.free.push(key.slot());
         Some(allocation)
     }
@@ -245,6 +264,16 @@ impl Allocations {
             return None;
         }
         slot.allocation.as_deref_mut()
+    }
+
+    /// A second 5-tuple that leads to an allocation.
+    pub(crate) fn also(&mut self, client: Client, key: AllocationKey) {
+        self.by_client.insert(client, key);
+    }
+
+    /// One of two.
+    pub(crate) fn forget(&mut self, client: &Client) {
+        self.by_client.remove(client);
     }
 
     pub(crate) fn key_of(&self, client: &Client) -> Option<AllocationKey> {

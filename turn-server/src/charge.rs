@@ -131,6 +131,7 @@ impl TurnServer {
                 continue;
             }
             allocation.step = step;
+            allocation.held = (step == Step::Held).then(|| allocation.held.unwrap_or(now));
             allocation.has_call = self.census.has_call(allocation.credential.permit().account());
             let (true, Some(allowance)) = (allocation.is_open(), allocation.allowance.as_mut()) else {
                 continue;

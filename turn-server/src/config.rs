@@ -1,10 +1,13 @@
 //! Limits of one shard's core. Every number has a default and a reason.
 
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use crate::access_token::AccessTokens;
 use crate::address_policy::AddressPolicy;
 use crate::allocation::Family;
+use crate::binding::Discovery;
 
 /// Relayed ports: the dynamic range (RFC 8656 section 7.2).
 pub const RELAYED_PORTS: RangeInclusive<u16> = 49_152..=65_535;
@@ -51,6 +54,18 @@ pub struct Config {
     pub families: Vec<Family>,
     /// TCP allocations are made (RFC 6062).
     pub tcp_relay: bool,
+    /// Allocations move with their clients (RFC 8016).
+    pub mobility: bool,
+    /// Other servers, for who comes while this one drains or is full (RFC 8489 section 10).
+    pub alternate_servers: Vec<SocketAddr>,
+    /// From so many allocations of the node on it is full in that sense.
+    pub redirect_above: usize,
+    /// The pairs of addresses that NAT behaviour is discovered with (RFC 5780), one of each family at most.
+    pub discovery: Vec<Discovery>,
+    /// Access tokens are taken in place of passwords (RFC 7635).
+    pub access_tokens: Option<AccessTokens>,
+    /// How long a held allocation is kept if nobody ends it: a little longer than the ledger holds an account.
+    pub held_max: Duration,
     /// Relayed ports can set the DF bit for each datagram (DONT-FRAGMENT).
     pub dont_fragment: bool,
     /// Allocations of the node, on all shards together. A relayed port each: there are 16,384.
@@ -85,6 +100,12 @@ impl Config {
             shard: 0,
             families: vec![Family::V4],
             tcp_relay: false,
+            mobility: false,
+            alternate_servers: Vec::new(),
+            redirect_above: usize::MAX,
+            discovery: Vec::new(),
+            access_tokens: None,
+            held_max: Duration::from_secs(75),
             dont_fragment: false,
             allocations_max: 10_000,
             allocations_per_account_max: 32,

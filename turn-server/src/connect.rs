@@ -32,7 +32,7 @@ impl TurnServer {
         let head = Head::of(message);
         match self.open_data(now, &client, message, credential) {
             Ok(()) => None,
-            Err(error) => head.error(&mut self.reply, credential.integrity(), error),
+            Err(error) => head.error(&mut self.reply, credential, error),
         }
     }
 
@@ -93,7 +93,7 @@ impl TurnServer {
         found.stage = Stage::Waiting;
         found.deadline = now + CONNECT_TIMEOUT;
         let allocation = self.allocations.get_mut(found.allocation)?;
-        let (client, key) = (allocation.client, allocation.credential.integrity());
+        let (client, key) = (allocation.client, &allocation.credential);
         let len = head.success(&mut self.reply, key, |answer| answer.connection_id(data.get()))?;
         Some(self.answer(&client, len))
     }
@@ -105,7 +105,7 @@ impl TurnServer {
             return None;
         };
         let allocation = self.allocations.get_mut(found.allocation)?;
-        let (client, key) = (allocation.client, allocation.credential.integrity());
+        let (client, key) = (allocation.client, &allocation.credential);
         let len = head.error(&mut self.reply, key, FAILURE)?;
         Some(self.answer(&client, len))
     }

@@ -9,11 +9,11 @@ use wire::stun::Message;
 use crate::allocation::Protocol;
 use crate::answer::Head;
 use crate::charge::Charge;
-use crate::client::{Client, ConnectionId};
+use crate::client::Client;
 use crate::credential::Credential;
 use crate::data_connection::{DataConnection, Spend, Stage};
 use crate::egress::Charged;
-use crate::event::{CloseReason, Event};
+use crate::event::Event;
 use crate::server::TurnServer;
 
 impl TurnServer {
@@ -25,11 +25,12 @@ impl TurnServer {
         credential: &Arc<Credential>,
     ) -> Option<usize> {
         let head = Head::of(message);
-        let key = credential.integrity();
         match self.bind_connection(now, client, message, credential) {
-            Ok(Some(data)) => head.success(&mut self.reply, key, |answer| answer.connection_id(data.get())),
+            Ok(Some(data)) => head.success(&mut self.reply, credential, |answer| {
+                answer.connection_id(data.get())
+            }),
             Ok(None) => None,
-            Err(error) => head.error(&mut self.reply, key, error),
+            Err(error) => head.error(&mut self.reply, credential, error),
         }
     }
 
@@ -109,23 +110,6 @@ impl TurnServer {
             packets: 0,
             bytes,
         })
-    }
-
-    /// A client's connection (TCP, TLS, DTLS) is closed. Its allocation goes with it (RFC 8656 section 3.1), and its
-    /// data connection.
-    pub fn connection_closed(&mut self, client: &Client, now: Instant) {
-        if let Some(key) = self.allocations.key_of(client) {
-            self.remove(key, CloseReason::Disconnected, now);
-        }
-        if let Some(data) = client.connection.and_then(|connection| self.joined(connection)) {
-            self.close_data(data);
-        }
-    }
-
-    fn joined(&self, connection: ConnectionId) -> Option<DataConnection> {
-        (self.data.len() > 0)
-            .then(|| self.data.of_client(connection))
-            .flatten()
     }
 
     /// Closes a data connection from this side.

@@ -21,8 +21,8 @@ impl TurnServer {
     ) -> Option<usize> {
         let head = Head::of(message);
         match self.install_permissions(now, &client, message, credential) {
-            Ok(()) => head.success(&mut self.reply, credential.integrity(), |answer| answer),
-            Err(error) => head.error(&mut self.reply, credential.integrity(), error),
+            Ok(()) => head.success(&mut self.reply, credential, |answer| answer),
+            Err(error) => head.error(&mut self.reply, credential, error),
         }
     }
 

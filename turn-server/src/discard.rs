@@ -44,6 +44,8 @@ reasons! {
         NoChannel => "no-channel",
         /// A peer without a permission.
         NoPermission => "no-permission",
+        /// An ICMP message of a type that no client is told of.
+        UnexpectedIcmp => "unexpected-icmp",
         /// A peer that the address policy denies.
         PeerDenied => "peer-denied",
         /// An answer to a request that was not authenticated would be over its size or rate.
@@ -68,10 +70,14 @@ reasons! {
     AuthFailure {
         /// The nonce is too old, or not ours, or another address's.
         StaleNonce => "turn-stale-nonce",
+        /// A choice among password algorithms that we did not offer.
+        BidDown => "turn-bid-down",
         /// No such username, or it has expired.
         UnknownUsername => "turn-unknown-username",
         /// The password is wrong.
         WrongPassword => "turn-wrong-password",
+        /// An access token that is not for us, or not for now.
+        WrongToken => "turn-wrong-token",
         /// The allocation belongs to another username.
         WrongCredentials => "turn-wrong-credentials",
     }

@@ -8,7 +8,7 @@ use std::time::Instant;
 use metering::Direction;
 use rand::Rng;
 use wire::channel_data::ChannelData;
-use wire::stun::{AttributeType, Message, TransactionId};
+use wire::stun::{AttributeType, Builder, Class, Icmp, Message, Method, TransactionId};
 
 use crate::allocation::{AllocationKey, Family, Protocol};
 use crate::charge::Charge;
@@ -38,6 +38,9 @@ impl TurnServer {
             .channels
             .peer(message.number, now)
             .ok_or(Discard::NoChannel)?;
+        if allocation.is_moving() {
+            self.arrived(key, client);
+        }
         self.relay_to_peer(now, key, peer, message.data, false)
     }
 
@@ -48,9 +51,12 @@ impl TurnServer {
         client: &Client,
         message: &Message<'a>,
     ) -> Result<Transmit<'a>, Discard> {
-        let key = self.allocations.key_of(client).ok_or(Discard::NoAllocation)?;
+        let (key, allocation) = self.allocations.of_client(client).ok_or(Discard::NoAllocation)?;
+        if allocation.is_moving() {
+            self.arrived(key, client);
+        }
         // An indication with what is unknown is discarded, DONT-FRAGMENT without the means to set it included.
-        if self.unknown_required(message).next().is_some() {
+        if self.unknown_required(message, false).next().is_some() {
             return Err(Discard::UnexpectedStun);
         }
         let peer = message.xor_peer_address().ok_or(Discard::MalformedStun)?;
@@ -168,5 +174,64 @@ impl TurnServer {
             indication,
             charged,
         })
+    }
+
+    /// The network answered to a datagram that was relayed to this peer (RFC 8656 section 11.5). What the client is told,
+    /// free of charge.
+    pub fn peer_unreachable(
+        &mut self,
+        now: Instant,
+        allocation: AllocationKey,
+        peer: SocketAddr,
+        icmp: Icmp,
+    ) -> Option<Transmit<'_>> {
+        match self.icmp_indication(now, allocation, peer, icmp) {
+            Ok((client, len)) => Some(self.answer(&client, len)),
+            Err(discard) => {
+                self.counters.discard(discard);
+                None
+            }
+        }
+    }
+
+    fn icmp_indication(
+        &mut self,
+        now: Instant,
+        key: AllocationKey,
+        peer: SocketAddr,
+        icmp: Icmp,
+    ) -> Result<(Client, usize), Discard> {
+        let (told, too_big) = match Family::of(peer.ip()) {
+            Family::V4 => (matches!(icmp.kind, 3 | 11), (icmp.kind, icmp.code) == (3, 4)),
+            Family::V6 => (matches!(icmp.kind, 1..=3), icmp.kind == 2),
+        };
+        if !told {
+            return Err(Discard::UnexpectedIcmp);
+        }
+        let allocation = self
+            .allocations
+            .get_mut(key)
+            .filter(|a| a.is_open())
+            .ok_or(Discard::NoAllocation)?;
+        if !allocation.permissions.allows(peer.ip(), now) {
+            return Err(Discard::NoPermission);
+        }
+        let icmp = Icmp {
+            data: if too_big { icmp.data } else { 0 },
+            ..icmp
+        };
+        let mut id = [0; 12];
+        self.rng.fill_bytes(&mut id);
+        Builder::new(
+            &mut self.reply,
+            Class::Indication,
+            Method::DATA,
+            TransactionId(id),
+        )
+        .xor_peer_address(peer)
+        .icmp(icmp)
+        .finish()
+        .map(|len| (allocation.client, len))
+        .map_err(|_| Discard::Oversize)
     }
 }

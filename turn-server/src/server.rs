@@ -10,7 +10,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use wire::stun::{Message, Method};
 
-use crate::admit::Unauthenticated;
+use crate::admit::{PASSWORD_ALGORITHMS, Unauthenticated};
 use crate::allocation::{Allocation, AllocationKey, Allocations, Protocol};
 use crate::answer::Head;
 use crate::census::Census;
@@ -23,7 +23,8 @@ use crate::data_connection::DataConnections;
 use crate::discard::{Counters, Discard};
 use crate::egress::Transmit;
 use crate::event::{CloseReason, Event};
-use crate::nonce::Nonces;
+use crate::mobility::Tickets;
+use crate::nonce::{Features, Nonces};
 
 /// Room for the largest Data indication: a UDP payload and the attributes around it.
 const REPLY_LEN: usize = (1 << 16) + 256;
@@ -37,6 +38,7 @@ pub struct TurnServer {
     pub(crate) census: Arc<Census>,
     pub(crate) nonces: Nonces,
     pub(crate) challenges: Challenges,
+    pub(crate) tickets: Tickets,
     pub(crate) credentials: Credentials,
     pub(crate) allocations: Allocations,
     pub(crate) data: DataConnections,
@@ -55,9 +57,10 @@ impl TurnServer {
     /// A server without allocations. `seed` feeds what must be unguessable: relayed ports, nonces, transaction ids.
     pub fn new(config: Config, census: Arc<Census>, seed: [u8; 32], now: Instant) -> Self {
         let mut rng = StdRng::from_seed(seed);
-        let (mut nonce_secret, mut meter_secret) = ([0; 32], [0; 32]);
+        let (mut nonce_secret, mut meter_secret, mut ticket_secret) = ([0; 32], [0; 32], [0; 32]);
         rng.fill_bytes(&mut nonce_secret);
         rng.fill_bytes(&mut meter_secret);
+        rng.fill_bytes(&mut ticket_secret);
         Self {
             nonces: Nonces::new(&nonce_secret, now),
             challenges: Challenges::new(
@@ -65,6 +68,7 @@ impl TurnServer {
                 config.challenges_per_second,
                 config.challenges_burst,
             ),
+            tickets: Tickets::new(&ticket_secret, config.shard),
             credentials: Credentials::new(config.credentials_max),
             allocations: Allocations::default(),
             data: DataConnections::new(config.shard),
@@ -104,7 +108,7 @@ impl TurnServer {
             Ok(Classified::ChannelData(message)) => self.channel_data(now, &client, message),
             Ok(Classified::Send(message)) => self.send_indication(now, &client, &message),
             Ok(Classified::Request(message)) => {
-                let len = self.request(now, client, &message)?;
+                let (client, len) = self.request(now, client, &message)?;
                 return Some(self.answer(&client, len));
             }
             Err(discard) => Err(discard),
@@ -153,7 +157,8 @@ impl TurnServer {
         }
         let mut expired = std::mem::take(&mut self.expired);
         for (key, allocation) in self.allocations.iter_mut() {
-            if now >= allocation.expires {
+            let held_out = |since: Instant| now >= since + self.config.held_max;
+            if now >= allocation.expires || allocation.held.is_some_and(held_out) {
                 expired.push(key);
                 continue;
             }
@@ -173,13 +178,15 @@ impl TurnServer {
                 continue;
             };
             // Time that passed between the expiry and this look at the clock is not the client's.
-            let (reason, at) = match allocation.is_open() {
-                true => (CloseReason::Expired, allocation.expires),
-                false => (CloseReason::Refused, now),
+            let (reason, at) = match (allocation.is_open(), now >= allocation.expires) {
+                (true, true) => (CloseReason::Expired, allocation.expires),
+                (true, false) => (CloseReason::Ended, now),
+                (false, _) => (CloseReason::Refused, now),
             };
             self.remove(key, reason, at);
         }
         self.expired = expired;
+        self.census.expire_reservations(now);
         let overdue: Vec<_> = self.data.overdue(now).collect();
         for (data, opening) in overdue {
             match opening {
@@ -210,27 +217,34 @@ impl TurnServer {
         &self.counters
     }
 
-    fn request(&mut self, now: Instant, client: Client, message: &Message<'_>) -> Option<usize> {
+    /// The answer's length, and the 5-tuple that it goes out on.
+    fn request(&mut self, now: Instant, client: Client, message: &Message<'_>) -> Option<(Client, usize)> {
         match message.method() {
-            Method::BINDING => return self.binding(now, client, message),
+            Method::BINDING => self.binding(now, client, message),
             Method::ALLOCATE
             | Method::REFRESH
             | Method::CREATE_PERMISSION
             | Method::CHANNEL_BIND
             | Method::CONNECT
-            | Method::CONNECTION_BIND => {}
+            | Method::CONNECTION_BIND => Some((client, self.authenticated(now, client, message)?)),
             _ => {
                 self.counters.discard(Discard::UnexpectedStun);
-                return None;
+                None
             }
         }
+    }
+
+    fn authenticated(&mut self, now: Instant, client: Client, message: &Message<'_>) -> Option<usize> {
         let credential = match self.authenticate(now, &client, message) {
             Ok(credential) => credential,
             Err(refusal) => return self.challenge(now, client, message, refusal),
         };
-        let unknown = self.unknown_required(message);
+        let unknown = self.unknown_required(message, false);
         if unknown.clone().next().is_some() {
-            return Head::of(message).unknown(&mut self.reply, credential.integrity(), unknown);
+            let error = (420, "Unknown Attribute");
+            return Head::of(message).error_with(&mut self.reply, &credential, error, |answer| {
+                answer.unknown_attributes(unknown)
+            });
         }
         match message.method() {
             Method::ALLOCATE => self.allocate(now, client, message, &credential),
@@ -242,16 +256,6 @@ impl TurnServer {
         }
     }
 
-    /// Binding (RFC 8489 section 6): the address that the client is seen at, for who gathers candidates.
-    fn binding(&mut self, now: Instant, client: Client, message: &Message<'_>) -> Option<usize> {
-        let head = Head::of(message);
-        let len = match self.unknown_required(message).next() {
-            None => head.bare_success(&mut self.reply, |answer| answer.xor_mapped_address(client.source)),
-            Some(_) => head.bare_error(&mut self.reply, 420),
-        };
-        self.within_limits(now, client, message, len)
-    }
-
     fn challenge(
         &mut self,
         now: Instant,
@@ -259,28 +263,46 @@ impl TurnServer {
         message: &Message<'_>,
         refusal: Unauthenticated,
     ) -> Option<usize> {
-        let nonce = self.nonces.issue(client.source, now);
-        let nonce = str::from_utf8(&nonce).expect("a nonce is ASCII");
         let head = Head::of(message);
-        let len = match refusal {
-            Unauthenticated::Unauthorized => head.challenge(&mut self.reply, 401, nonce),
-            Unauthenticated::StaleNonce => head.challenge(&mut self.reply, 438, nonce),
-            Unauthenticated::BadRequest => head.bare_error(&mut self.reply, 400),
+        let code = match refusal {
+            Unauthenticated::Unauthorized => 401,
+            Unauthenticated::StaleNonce => 438,
+            Unauthenticated::BadRequest => {
+                let len = head.bare_error(&mut self.reply, 400, |answer| answer);
+                return self.within_limits(now, client, message, len);
+            }
+        };
+        // All that we can do, if there is room for it.
+        let nonce = self.nonces.issue(client.source, Features::Cookie, now);
+        let full = head.challenge(&mut self.reply, code, nonce.as_str(), |answer| {
+            let answer = answer.password_algorithms(PASSWORD_ALGORITHMS);
+            match &self.config.access_tokens {
+                Some(tokens) => answer.third_party_authorization(tokens.server_name()),
+                None => answer,
+            }
+        });
+        let request = message.as_bytes().len();
+        let len = match full.filter(|len| Challenges::fits(&client, request, *len)) {
+            Some(len) => Some(len),
+            None => {
+                let nonce = self.nonces.issue(client.source, Features::None, now);
+                head.challenge(&mut self.reply, code, nonce.as_str(), |answer| answer)
+            }
         };
         self.within_limits(now, client, message, len)
     }
 
-    fn within_limits(
+    pub(crate) fn within_limits(
         &mut self,
         now: Instant,
         client: Client,
         message: &Message<'_>,
         len: Option<usize>,
     ) -> Option<usize> {
-        let allowed = len.filter(|len| {
-            self.challenges
-                .allow(client.source, message.as_bytes().len(), *len, now)
-        });
+        let fits = |len: &usize| Challenges::fits(&client, message.as_bytes().len(), *len);
+        let allowed = len
+            .filter(fits)
+            .filter(|_| self.challenges.allow(client.source.ip(), now));
         if allowed.is_none() {
             self.counters.discard(Discard::ChallengeLimit);
         }
@@ -298,17 +320,22 @@ impl TurnServer {
         client: &Client,
         credential: &Credential,
     ) -> Result<(AllocationKey, &mut Allocation), (u16, &'static str)> {
-        let found = self
+        const MISMATCH: (u16, &str) = (437, "Allocation Mismatch");
+        let key = self.allocations.key_of(client).ok_or(MISMATCH)?;
+        let allocation = self
             .allocations
-            .of_client(client)
-            .filter(|(_, allocation)| allocation.is_open());
-        let (key, allocation) = found.ok_or((437, "Allocation Mismatch"))?;
+            .get_mut(key)
+            .filter(|allocation| allocation.is_open())
+            .ok_or(MISMATCH)?;
         if allocation.credential.username() != credential.username() {
             self.counters
                 .auth_failure(crate::discard::AuthFailure::WrongCredentials);
             return Err((441, "Wrong Credentials"));
         }
-        Ok((key, allocation))
+        if allocation.is_moving() {
+            self.arrived(key, client);
+        }
+        Ok((key, self.allocations.get_mut(key).ok_or(MISMATCH)?))
     }
 
     pub(crate) fn remove(&mut self, key: AllocationKey, reason: CloseReason, at: Instant) {

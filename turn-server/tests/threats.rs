@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use metering::{Msat, Step};
-use turn_server::{Client, CloseReason, Config, Discard, Family, Protocol, Refusal, Via};
+use turn_server::{Client, CloseReason, Config, Discard, Family, Protocol, REALM, Refusal, Via};
 use wire::stun::{AttributeType, Method};
 use world::*;
 
@@ -461,7 +461,7 @@ fn attributes_after_the_integrity_are_not_seen() {
     let id = world.id();
     let request = build(Method::REFRESH, id, |b| {
         b.username(&user.name)
-            .realm("milliway")
+            .realm(REALM)
             .nonce(&nonce)
             .integrity(&user.key)
             .lifetime(0)

@@ -404,6 +404,17 @@ pub fn build(
     buffer
 }
 
+/// A Send indication of any shape.
+pub fn indication(attributes: impl FnOnce(Builder<'_>) -> Builder<'_>) -> Vec<u8> {
+    let mut buffer = vec![0; 2048];
+    let id = TransactionId([9; 12]);
+    let len = attributes(Builder::new(&mut buffer, Class::Indication, Method::SEND, id))
+        .finish()
+        .unwrap();
+    buffer.truncate(len);
+    buffer
+}
+
 pub fn send_indication(peer: SocketAddr, data: &[u8]) -> Vec<u8> {
     let mut buffer = vec![0; 2048];
     let id = TransactionId([9; 12]);
