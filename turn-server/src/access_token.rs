@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 
-/// Clocks of the two servers may differ by this much (RFC 7635 section 4.1.1 suggests 5 s).
+/// Clocks of the two servers may differ by this much (RFC 7635 section 7 suggests 5 s).
 const LEEWAY_SECONDS: u64 = 5;
 
 /// The longest key that is of use: a block of SHA-256.

@@ -131,7 +131,7 @@ impl TurnServer {
         found.or_else(|| self.credentials.find(userhash, now)).cloned()
     }
 
-    /// The key of an access token, if one is shown and taken (RFC 7635 section 4.2).
+    /// The key of an access token, if one is shown and taken (RFC 7635 section 7).
     fn token_key(&mut self, now: Instant, message: &Message<'_>) -> Result<Option<Opened>, Unauthenticated> {
         let (Some(tokens), Some(token)) = (
             &self.config.access_tokens,

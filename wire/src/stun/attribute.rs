@@ -60,7 +60,7 @@ attribute_types! {
     RESPONSE_ORIGIN = 0x802B, "RFC 5780 section 7.3.";
     OTHER_ADDRESS = 0x802C, "RFC 5780 section 7.4.";
     THIRD_PARTY_AUTHORIZATION = 0x802E, "RFC 7635 section 6.1.";
-    MOBILITY_TICKET = 0x8030, "RFC 8016 section 3.1.";
+    MOBILITY_TICKET = 0x8030, "RFC 8016 section 3.3.";
 }
 
 /// ERROR-CODE (RFC 8489 section 14.8).
