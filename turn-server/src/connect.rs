@@ -90,9 +90,9 @@ impl TurnServer {
             self.events.push_back(Event::CloseData { data });
             return self.connect_failed(data);
         }
-        found.stage = Stage::Waiting;
-        found.deadline = now + CONNECT_TIMEOUT;
-        let allocation = self.allocations.get_mut(found.allocation)?;
+        let allocation = found.allocation;
+        self.data.wait(data, now + CONNECT_TIMEOUT);
+        let allocation = self.allocations.get_mut(allocation)?;
         let (client, key) = (allocation.client, &allocation.credential);
         let len = head.success(&mut self.reply, key, |answer| answer.connection_id(data.get()))?;
         Some(self.answer(&client, len))

@@ -69,7 +69,7 @@ impl TurnServer {
             return Err((441, "Wrong Credentials"));
         }
         allocation.may_spend()?;
-        found.stage = Stage::Joined(connection);
+        self.data.join(data, connection);
         self.events.push_back(Event::Join {
             data,
             client: connection,

@@ -81,6 +81,10 @@ pub(crate) struct Data {
 pub(crate) struct DataConnections {
     shard: u8,
     by_id: HashMap<DataConnection, Data>,
+    by_allocation: HashMap<AllocationKey, Vec<DataConnection>>,
+    joined: HashMap<ConnectionId, DataConnection>,
+    /// No deadline is before this.
+    next_deadline: Option<Instant>,
 }
 
 impl DataConnections {
@@ -88,6 +92,9 @@ impl DataConnections {
         Self {
             shard,
             by_id: HashMap::new(),
+            by_allocation: HashMap::new(),
+            joined: HashMap::new(),
+            next_deadline: None,
         }
     }
 
@@ -97,6 +104,8 @@ impl DataConnections {
             let id = DataConnection(u32::from(self.shard) << 24 | rng.next_u32() >> 8);
             // 0 is what a client without a connection would say.
             if id.0 != 0 && !self.by_id.contains_key(&id) {
+                self.expect(data.deadline);
+                self.by_allocation.entry(data.allocation).or_default().push(id);
                 self.by_id.insert(id, data);
                 return id;
             }
@@ -107,37 +116,70 @@ impl DataConnections {
         self.by_id.get_mut(&id)
     }
 
-    pub(crate) fn remove(&mut self, id: DataConnection) -> Option<Data> {
-        self.by_id.remove(&id)
+    /// The peer answered: from now on it waits for the client, until then.
+    pub(crate) fn wait(&mut self, id: DataConnection, deadline: Instant) {
+        if let Some(data) = self.by_id.get_mut(&id) {
+            (data.stage, data.deadline) = (Stage::Waiting, deadline);
+            self.expect(deadline);
+        }
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.by_id.len()
+    /// The client came for it.
+    pub(crate) fn join(&mut self, id: DataConnection, client: ConnectionId) {
+        if let Some(data) = self.by_id.get_mut(&id) {
+            data.stage = Stage::Joined(client);
+            self.joined.insert(client, id);
+        }
+    }
+
+    pub(crate) fn remove(&mut self, id: DataConnection) -> Option<Data> {
+        let data = self.by_id.remove(&id)?;
+        if let Stage::Joined(client) = data.stage {
+            self.joined.remove(&client);
+        }
+        if let Some(of_allocation) = self.by_allocation.get_mut(&data.allocation) {
+            of_allocation.retain(|other| *other != id);
+            if of_allocation.is_empty() {
+                self.by_allocation.remove(&data.allocation);
+            }
+        }
+        Some(data)
     }
 
     pub(crate) fn of(&self, allocation: AllocationKey) -> impl Iterator<Item = (DataConnection, &Data)> {
-        self.by_id
-            .iter()
-            .filter(move |(_, data)| data.allocation == allocation)
-            .map(|(id, data)| (*id, data))
+        let ids = self.by_allocation.get(&allocation).into_iter().flatten();
+        ids.filter_map(|id| Some((*id, self.by_id.get(id)?)))
     }
 
     pub(crate) fn of_client(&self, connection: ConnectionId) -> Option<DataConnection> {
-        self.by_id
-            .iter()
-            .find(|(_, data)| matches!(data.stage, Stage::Joined(joined) if joined == connection))
-            .map(|(id, _)| *id)
+        self.joined.get(&connection).copied()
     }
 
     /// Those whose time is up, each once; true for those that were still being opened, which the shard reports back.
-    pub(crate) fn overdue(&mut self, now: Instant) -> impl Iterator<Item = (DataConnection, bool)> {
-        self.by_id.iter_mut().filter_map(move |(id, data)| {
-            let opening = matches!(data.stage, Stage::Connecting(_));
-            let overdue = !matches!(data.stage, Stage::Joined(_)) && now >= data.deadline;
-            overdue.then(|| {
+    pub(crate) fn overdue(&mut self, now: Instant) -> Vec<(DataConnection, bool)> {
+        let mut overdue = Vec::new();
+        if self.next_deadline.is_none_or(|next| now < next) {
+            return overdue;
+        }
+        self.next_deadline = None;
+        for (id, data) in &mut self.by_id {
+            let opening = match data.stage {
+                Stage::Connecting(_) => true,
+                Stage::Waiting => false,
+                Stage::Joined(_) => continue,
+            };
+            if now >= data.deadline {
                 data.deadline = now + CONNECT_TIMEOUT;
-                (*id, opening)
-            })
-        })
+                overdue.push((*id, opening));
+            }
+            let next = self.next_deadline.get_or_insert(data.deadline);
+            *next = data.deadline.min(*next);
+        }
+        overdue
+    }
+
+    fn expect(&mut self, deadline: Instant) {
+        let next = self.next_deadline.get_or_insert(deadline);
+        *next = deadline.min(*next);
     }
 }

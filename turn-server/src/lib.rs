@@ -38,6 +38,7 @@ mod mobility;
 mod nonce;
 mod permission;
 mod refresh;
+mod relayed_port;
 mod reservation;
 mod server;
 

@@ -196,11 +196,8 @@ impl TurnServer {
                 (_, None) => self.remove(key, CloseReason::Disconnected, now),
             }
         }
-        let joined = client
-            .connection
-            .filter(|_| self.data.len() > 0)
-            .and_then(|connection| self.data.of_client(connection));
-        if let Some(data) = joined {
+        let joined = |connection| self.data.of_client(connection);
+        if let Some(data) = client.connection.and_then(joined) {
             self.close_data(data);
         }
     }

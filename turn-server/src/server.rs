@@ -187,8 +187,7 @@ impl TurnServer {
         }
         self.expired = expired;
         self.census.expire_reservations(now);
-        let overdue: Vec<_> = self.data.overdue(now).collect();
-        for (data, opening) in overdue {
+        for (data, opening) in self.data.overdue(now) {
             match opening {
                 true => self.events.push_back(Event::CloseData { data }),
                 false => self.close_data(data),
