@@ -123,6 +123,8 @@ if wants lint; then
     gate "format" cargo fmt --all --check
     gate "clippy" cargo clippy -q --locked --workspace --all-targets -- -D warnings
     gate "fuzz targets" cargo check -q --locked --manifest-path fuzz/Cargo.toml --target-dir "$target/fuzz"
+    # A few seconds each, on what anybody can send to the TURN port before showing a password, and on what follows.
+    gate "fuzz smoke" fuzz/smoke.sh 10 demux stream stun turn
 fi
 if wants rust || wants interop || wants e2e; then
     gate "release build" cargo build --release --locked -p milliway

@@ -19,7 +19,6 @@ fn turn(c: &mut Criterion) {
         let Relayed {
             mut server,
             client,
-            local,
             now,
             ..
         } = relayed(true);
@@ -27,7 +26,7 @@ fn turn(c: &mut Criterion) {
         let header = datagram.first_chunk_mut().expect("longer than a header");
         channel_data::write_header(header, ChannelNumber::MIN, PAYLOAD as u16);
         b.iter(|| {
-            let transmit = server.handle_client(now, client, local, black_box(&datagram));
+            let transmit = server.handle_client(now, client, black_box(&datagram));
             assert!(transmit.is_some_and(|t| t.contents.len() == PAYLOAD));
         })
     });
@@ -49,7 +48,6 @@ fn turn(c: &mut Criterion) {
         let Relayed {
             mut server,
             client,
-            local,
             peer,
             now,
             ..
@@ -63,7 +61,7 @@ fn turn(c: &mut Criterion) {
             .finish()
             .expect("2,000 bytes are enough");
         b.iter(|| {
-            let transmit = server.handle_client(now, client, local, black_box(&datagram[..len]));
+            let transmit = server.handle_client(now, client, black_box(&datagram[..len]));
             assert!(transmit.is_some_and(|t| t.contents.len() == PAYLOAD));
         })
     });

@@ -1,11 +1,13 @@
 //! One allocation with a permission or a channel to one peer, in a TURN core that nothing surrounds.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use metering::{Allowance, LeaseId, Msat, Rates, SessionId, Step};
-use turn_server::{AddressPolicy, AllocationKey, Census, Config, Credential, Event, REALM, TurnServer};
+use turn_server::{
+    AddressPolicy, AllocationKey, Census, Client, Config, Credential, Event, REALM, TurnServer,
+};
 use wire::channel_data::ChannelNumber;
 use wire::stun::{Builder, Class, Message, Method, TransactionId, long_term_key};
 
@@ -25,9 +27,7 @@ pub struct Relayed {
     /// The allocation's key there.
     pub allocation: AllocationKey,
     /// Whose it is.
-    pub client: SocketAddr,
-    /// The address that the client sends to.
-    pub local: Option<IpAddr>,
+    pub client: Client,
     /// Whom it may talk to.
     pub peer: SocketAddr,
     /// The time, which stands still.
@@ -37,8 +37,10 @@ pub struct Relayed {
 /// Allocates, is admitted with all the money there is, and binds a channel or makes a permission.
 pub fn relayed(with_channel: bool) -> Relayed {
     let now = Instant::now();
-    let client = SocketAddr::from(([198, 18, 0, 2], 40_000));
-    let local = Some(IpAddr::from([192, 0, 3, 1]));
+    let client = Client::udp(
+        SocketAddr::from(([198, 18, 0, 2], 40_000)),
+        SocketAddr::from(([192, 0, 3, 1], 3478)),
+    );
     let peer = SocketAddr::from(([8, 8, 8, 8], 9_000));
     let census = Arc::new(Census::new());
     let mut server = TurnServer::new(Config::new(AddressPolicy::default()), census, [7; 32], now);
@@ -75,7 +77,7 @@ pub fn relayed(with_channel: bool) -> Relayed {
                 .integrity(&key)
         };
         let len = builder.finish().expect("512 bytes are enough");
-        let answer = server.handle_client(now, client, local, &request[..len])?;
+        let answer = server.handle_client(now, client, &request[..len])?;
         let answer = Message::parse(answer.contents).expect("a STUN answer");
         nonce = answer.nonce().map_or(nonce.clone(), str::to_owned);
         Some(answer.class())
@@ -109,7 +111,6 @@ pub fn relayed(with_channel: bool) -> Relayed {
         server,
         allocation,
         client,
-        local,
         peer,
         now,
     }

@@ -5,6 +5,7 @@ use wire::channel_data::{self, HEADER_LEN};
 use wire::demux::{self, Kind};
 use wire::rtcp::{Packet, Writer, compound};
 use wire::rtp::{self, HeaderView, extension};
+use wire::stream;
 use wire::stun::{Builder, Message};
 
 /// One STUN message.
@@ -45,20 +46,40 @@ pub fn stun(bytes: &[u8]) {
         message.requested_transport(),
     );
     let _ = (message.verify_integrity(b"key"), message.verify_fingerprint());
-    let mut buffer = vec![0; bytes.len() + 32];
+    let _ = (
+        message.verify_integrity_sha256(b"key"),
+        message.userhash(),
+        message.password_algorithm(),
+        message.alternate_server(),
+    );
+    let _ = (
+        message.change_request(),
+        message.response_port(),
+        message.response_origin(),
+        message.other_address(),
+    );
+    let _ = (
+        message.icmp(),
+        message.connection_id(),
+        message.mobility_ticket(),
+        message.address_error_code(),
+        message.xor_relayed_addresses().count(),
+    );
+    let mut buffer = vec![0; bytes.len() + 68];
     let (class, method, id) = (message.class(), message.method(), message.transaction_id());
     let builder = Builder::new(&mut buffer, class, method, id);
     let builder = message
         .attributes()
         .fold(builder, |b, (kind, value)| b.attribute(kind, value));
     // Signing makes the message longer than the longest there is, where it already was about that long.
-    let Ok(len) = builder.integrity(b"key").fingerprint().finish() else {
+    let signed = builder.integrity(b"key").integrity_sha256(b"key");
+    let Ok(len) = signed.fingerprint().finish() else {
         return;
     };
     let Ok(again) = Message::parse(&buffer[..len]) else {
         return;
     };
-    assert!(again.verify_integrity(b"key"));
+    assert!(again.verify_integrity(b"key") && again.verify_integrity_sha256(b"key"));
     assert_eq!(again.verify_fingerprint(), Some(true));
     assert!(again.attributes().eq(message.attributes()));
 }
@@ -71,6 +92,27 @@ pub fn channel_data(bytes: &[u8]) {
     let mut header = [0; HEADER_LEN];
     channel_data::write_header(&mut header, message.number, message.data.len() as u16);
     assert_eq!(header, bytes[..HEADER_LEN]);
+}
+
+/// A stream of messages: read at once and byte by byte, it is the same messages.
+pub fn stream(bytes: &[u8]) {
+    let mut at = 0;
+    while let Ok(Some(len)) = stream::message_len(&bytes[at..]) {
+        assert!((4..=stream::MESSAGE_MAX).contains(&len) && len % 4 == 0);
+        // What the first bytes say does not change with those that follow.
+        let mut told = None;
+        for end in at..=bytes.len().min(at + 24) {
+            match (told, stream::message_len(&bytes[at..end])) {
+                (None, Ok(now)) => told = now,
+                (told, now) => assert_eq!(now, Ok(told)),
+            }
+        }
+        let Some(message) = bytes.get(at..at + len) else {
+            return;
+        };
+        demux(message);
+        at += len;
+    }
 }
 
 /// One RTP packet.

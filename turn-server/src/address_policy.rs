@@ -6,6 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
+use crate::allocation::Protocol;
 use crate::census::Census;
 
 /// Not on the public Internet (IANA special-purpose registries), or a cloud's control plane.
@@ -91,6 +92,8 @@ pub struct AddressPolicy {
     pub own_addresses: Vec<IpAddr>,
     /// The SFU: the only listener of ours that is a peer. An unspecified address means each of our own.
     pub sfu: Vec<SocketAddr>,
+    /// Where the SFU takes TCP (ICE-TCP), likewise.
+    pub sfu_tcp: Vec<SocketAddr>,
     /// Where relayed ports are open: another service may have the same port on another address of ours. An unspecified
     /// address means each of our own of its family; none at all means each of our own.
     pub relays: Vec<IpAddr>,
@@ -134,7 +137,7 @@ impl AddressPolicy {
     }
 
     /// May this peer be sent to, and heard from?
-    pub fn admit(&self, peer: SocketAddr, census: &Census) -> Result<PeerKind, Denied> {
+    pub fn admit(&self, peer: SocketAddr, protocol: Protocol, census: &Census) -> Result<PeerKind, Denied> {
         let (ip, port) = (peer.ip(), peer.port());
         // Every send to port 0 fails, and a failing send costs more than one that does not.
         if port == 0 {
@@ -142,7 +145,7 @@ impl AddressPolicy {
         }
         self.admit_address(ip)?;
         if self.is_own(ip) {
-            self.admit_own(ip, port, census)
+            self.admit_own(peer, protocol, census)
         } else {
             Ok(PeerKind::Foreign)
         }
@@ -150,25 +153,35 @@ impl AddressPolicy {
 
     /// [`AddressPolicy::admit`] for a peer whose address has a permission, which the ranges were checked for already:
     /// what is left is the port, and whether a relayed port is still one.
-    pub(crate) fn admit_permitted(&self, peer: SocketAddr, census: &Census) -> Result<PeerKind, Denied> {
+    pub(crate) fn admit_permitted(
+        &self,
+        peer: SocketAddr,
+        protocol: Protocol,
+        census: &Census,
+    ) -> Result<PeerKind, Denied> {
         match (peer.port(), self.is_own(peer.ip())) {
             (0, _) => Err(Denied),
-            (port, true) => self.admit_own(peer.ip(), port, census),
+            (_, true) => self.admit_own(peer, protocol, census),
             (_, false) => Ok(PeerKind::Foreign),
         }
     }
 
     /// Is this one of our relayed ports? A client there would be a loop.
-    pub(crate) fn is_own_relay(&self, address: SocketAddr, census: &Census) -> bool {
-        self.is_own(address.ip()) && census.is_relayed(address.port())
+    pub(crate) fn is_own_relay(&self, address: SocketAddr, protocol: Protocol, census: &Census) -> bool {
+        self.is_own(address.ip()) && census.is_relayed(protocol, address.port())
     }
 
-    fn admit_own(&self, ip: IpAddr, port: u16, census: &Census) -> Result<PeerKind, Denied> {
+    fn admit_own(&self, peer: SocketAddr, protocol: Protocol, census: &Census) -> Result<PeerKind, Denied> {
+        let (ip, port) = (peer.ip(), peer.port());
         let is_sfu = |sfu: &SocketAddr| sfu.port() == port && (sfu.ip() == ip || sfu.ip().is_unspecified());
-        if self.sfu.iter().any(is_sfu) {
+        let sfu = match protocol {
+            Protocol::Udp => &self.sfu,
+            Protocol::Tcp => &self.sfu_tcp,
+        };
+        if sfu.iter().any(is_sfu) {
             return Ok(PeerKind::OwnSfu);
         }
-        if census.is_relayed(port) && self.has_relays(ip) {
+        if census.is_relayed(protocol, port) && self.has_relays(ip) {
             return Ok(PeerKind::OwnRelay);
         }
         if ip.is_loopback() && self.allow_loopback && !self.own_listeners.contains(&port) {

@@ -1,4 +1,4 @@
-//! Allocate (RFC 8656 section 7): money first, then a port, then the answer. Until then the request's retransmissions
+//! Allocate (RFC 8656 section 7): money first, then a port (see `relayed_port`), then the answer. Until then the request's retransmissions
 //! are absorbed, and afterwards they get the same answer.
 
 use std::net::SocketAddr;
@@ -6,81 +6,104 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use metering::{Allowance, Step};
-use wire::stun::{AttributeType, Message, Method};
+use rand::Rng;
+use wire::stun::{AttributeType, Message};
 
-use crate::allocation::{Allocation, AllocationKey, Family, FiveTuple, Stage};
+use crate::allocation::{Allocation, AllocationKey, Family, Port, Protocol, Stage};
 use crate::answer::Head;
 use crate::bucket::Bucket;
 use crate::census::Full;
 use crate::channel::Channels;
-use crate::config::{LIFETIME_DEFAULT, LIFETIME_MAX, PENDING_MAX, RELAYED_PORTS};
+use crate::client::{Client, Transport};
+use crate::config::{LIFETIME_DEFAULT, LIFETIME_MAX, PENDING_MAX};
 use crate::credential::Credential;
 use crate::discard::Discard;
 use crate::egress::Transmit;
 use crate::event::{CloseReason, Event, Refusal};
+use crate::mobility::Mobility;
 use crate::permission::Permissions;
+use crate::reservation::Token;
 use crate::server::TurnServer;
 
-/// REQUESTED-TRANSPORT for UDP.
-const UDP: u8 = 17;
-
-/// Ports tried in the census before the range counts as full, and in the kernel before the node does.
-const PORT_DRAWS: usize = 64;
-const PORT_ATTEMPTS: usize = 8;
-
-const INSUFFICIENT_CAPACITY: (u16, &str) = (508, "Insufficient Capacity");
+pub(crate) const INSUFFICIENT_CAPACITY: (u16, &str) = (508, "Insufficient Capacity");
 
 /// What an Allocate asks for.
 struct Wanted {
     lifetime: Duration,
-    family: Family,
-    even_port: bool,
-    additional_family: bool,
+    protocol: Protocol,
+    ports: [Port; 2],
+    even_port: Option<bool>,
+    token: Option<Token>,
+    mobile: bool,
 }
 
 impl TurnServer {
     pub(crate) fn allocate(
         &mut self,
         now: Instant,
-        five_tuple: FiveTuple,
+        client: Client,
         message: &Message<'_>,
         credential: &Arc<Credential>,
     ) -> Option<usize> {
         let head = Head::of(message);
-        if let Some((key, allocation)) = self.allocations.of_client(&five_tuple) {
-            let same = allocation.transaction == head.id
-                && allocation.credential.username() == credential.username();
+        if let Some((key, allocation)) = self.allocations.of_client(&client) {
+            let same =
+                allocation.head.id == head.id && allocation.credential.username() == credential.username();
             return match (same, allocation.is_open()) {
                 (true, true) => self.allocate_success(key),
                 (true, false) => {
                     self.counters.discard(Discard::Pending);
                     None
                 }
-                (false, _) => head.error(
-                    &mut self.reply,
-                    credential.integrity(),
-                    (437, "Allocation Mismatch"),
-                ),
+                (false, _) => head.error(&mut self.reply, credential, (437, "Allocation Mismatch")),
             };
         }
-        match self.new_allocation(now, five_tuple, message, credential) {
-            Ok(()) => None,
-            Err(error) => head.error(&mut self.reply, credential.integrity(), error),
+        if let Some(server) = self.alternate(&client) {
+            let error = (300, "Try Alternate");
+            return head.error_with(&mut self.reply, credential, error, |answer| {
+                answer.alternate_server(server)
+            });
         }
+        match self.new_allocation(now, client, message, credential) {
+            Ok(()) => None,
+            Err(error) => head.error(&mut self.reply, credential, error),
+        }
+    }
+
+    /// Another server for this client, while this one drains or is full (RFC 8489 section 10).
+    fn alternate(&mut self, client: &Client) -> Option<SocketAddr> {
+        let full = || self.census.allocations() >= self.config.redirect_above;
+        if self.config.alternate_servers.is_empty() || !self.draining && !full() {
+            return None;
+        }
+        let of_family = |server: &&SocketAddr| server.is_ipv4() == client.source.is_ipv4();
+        let count = self.config.alternate_servers.iter().filter(of_family).count();
+        let chosen = (self.rng.next_u32() as usize).checked_rem(count)?;
+        self.config
+            .alternate_servers
+            .iter()
+            .filter(of_family)
+            .nth(chosen)
+            .copied()
     }
 
     fn new_allocation(
         &mut self,
         now: Instant,
-        five_tuple: FiveTuple,
+        client: Client,
         message: &Message<'_>,
         credential: &Arc<Credential>,
     ) -> Result<(), (u16, &'static str)> {
         // A client behind one of our relayed ports would make a packet go round: relayed port to relayed port to client.
-        if self.config.policy.is_own_relay(five_tuple.client, &self.census) {
+        let protocol = match client.transport {
+            Transport::Udp | Transport::Dtls => Protocol::Udp,
+            Transport::Tcp | Transport::Tls => Protocol::Tcp,
+        };
+        let policy = &self.config.policy;
+        if policy.is_own_relay(client.source, protocol, &self.census) {
             return Err((403, "Forbidden: a relayed address is no client"));
         }
-        let wanted = self.wanted(message)?;
+        let mut wanted = self.wanted(&client, message)?;
         if self.draining {
             return Err((508, "Draining"));
         }
@@ -94,22 +117,31 @@ impl TurnServer {
                 Full::Account => (486, "Allocation Quota Reached"),
                 Full::Node => INSUFFICIENT_CAPACITY,
             })?;
-        let head = Head::of(message);
+        if let Some(token) = wanted.token {
+            let account = credential.permit().account();
+            let Some((family, port)) = self.census.redeem(&token, account, now) else {
+                self.census.leave(account);
+                return Err((508, "No such reservation"));
+            };
+            wanted.ports[family.index()] = Port::Reserved(port);
+        }
         let allocation = self.allocations.insert(Allocation {
-            five_tuple,
+            client,
             credential: credential.clone(),
             stage: Stage::Admitting,
-            transaction: head.id,
+            head: Head::of(message),
             lifetime: wanted.lifetime,
-            family: wanted.family,
+            protocol: wanted.protocol,
+            ports: wanted.ports,
             even_port: wanted.even_port,
-            additional_family: wanted.additional_family,
-            fingerprint: head.fingerprint,
+            reservation: None,
+            mobility: wanted.mobile.then(Mobility::default),
             expires: now + PENDING_MAX,
             allowance: None,
             permissions: Permissions::new(self.config.permissions_per_allocation_max),
             channels: Channels::new(self.config.channels_per_allocation_max),
             step: Step::Full,
+            held: None,
             has_call: false,
             to_client: Bucket::default(),
             to_peer: Bucket::default(),
@@ -124,27 +156,55 @@ impl TurnServer {
         Ok(())
     }
 
-    /// RFC 8656 section 7.2, in its order.
-    fn wanted(&self, message: &Message<'_>) -> Result<Wanted, (u16, &'static str)> {
+    /// RFC 8656 section 7.2 and RFC 6062 section 5.1, in their order.
+    fn wanted(&self, client: &Client, message: &Message<'_>) -> Result<Wanted, (u16, &'static str)> {
         const BAD_REQUEST: (u16, &str) = (400, "Bad Request");
-        match message.requested_transport() {
-            Some(UDP) => {}
-            Some(_) => return Err((442, "Unsupported Transport Protocol")),
+        const UNSUPPORTED_FAMILY: (u16, &str) = (440, "Address Family not Supported");
+        let has = |kind| message.has(kind);
+        let protocol = match message.requested_transport().map(Protocol::from_number) {
+            Some(Some(Protocol::Tcp)) if !self.config.tcp_relay => None,
+            Some(protocol) => protocol,
             None => return Err(BAD_REQUEST),
+        };
+        let protocol = protocol.ok_or((442, "Unsupported Transport Protocol"))?;
+        if protocol == Protocol::Tcp {
+            if !client.transport.is_stream() {
+                return Err((400, "A TCP allocation needs a TCP connection"));
+            }
+            let datagrams_only = [
+                AttributeType::DONT_FRAGMENT,
+                AttributeType::EVEN_PORT,
+                AttributeType::RESERVATION_TOKEN,
+            ];
+            if datagrams_only.into_iter().any(has) {
+                return Err(BAD_REQUEST);
+            }
         }
         let reserve = message.even_port();
-        let has = |kind| message.has(kind);
         if has(AttributeType::EVEN_PORT) && reserve.is_none()
             || has(AttributeType::LIFETIME) && message.lifetime().is_none()
         {
             return Err(BAD_REQUEST);
         }
+        let mobile = match message.mobility_ticket() {
+            None => false,
+            Some(_) if !self.config.mobility => return Err((405, "Mobility Forbidden")),
+            Some([]) => true,
+            Some(_) => return Err((400, "A ticket is asked for with an empty one")),
+        };
         let requested_family = has(AttributeType::REQUESTED_ADDRESS_FAMILY);
         let additional_family = has(AttributeType::ADDITIONAL_ADDRESS_FAMILY);
         if has(AttributeType::RESERVATION_TOKEN) {
-            // We never gave one out.
             let alone = reserve.is_none() && !requested_family && !additional_family;
-            return Err(if alone { INSUFFICIENT_CAPACITY } else { BAD_REQUEST });
+            let token = message.reservation_token().filter(|_| alone).ok_or(BAD_REQUEST)?;
+            return Ok(Wanted {
+                lifetime: lifetime(message),
+                protocol,
+                ports: [Port::None; 2],
+                even_port: None,
+                token: Some(token),
+                mobile,
+            });
         }
         if additional_family {
             let ipv6 = message.additional_address_family().and_then(Family::from_number) == Some(Family::V6);
@@ -152,22 +212,31 @@ impl TurnServer {
                 return Err(BAD_REQUEST);
             }
         }
-        if reserve == Some(true) {
-            return Err((508, "No port reservations"));
-        }
         let family = match (requested_family, message.requested_address_family()) {
-            (false, _) => Some(Family::V4),
-            (true, Some(number)) => Family::from_number(number),
+            (false, _) => Family::V4,
+            (true, Some(number)) => Family::from_number(number).ok_or(UNSUPPORTED_FAMILY)?,
             (true, None) => return Err(BAD_REQUEST),
         };
-        let family = family.filter(|family| self.config.families.contains(family));
-        let family = family.ok_or((440, "Address Family not Supported"))?;
-        let even_port = reserve.is_some();
+        let mut ports = [Port::None; 2];
+        let offered = |family| match self.config.families.contains(&family) {
+            true => Port::Wanted,
+            false => Port::Failed(440),
+        };
+        ports[family.index()] = offered(family);
+        if additional_family {
+            ports[Family::V6.index()] = offered(Family::V6);
+        }
+        // Of two families one is enough: what is missing is told in ADDRESS-ERROR-CODE.
+        if !ports.contains(&Port::Wanted) {
+            return Err(UNSUPPORTED_FAMILY);
+        }
         Ok(Wanted {
             lifetime: lifetime(message),
-            family,
-            even_port,
-            additional_family,
+            protocol,
+            ports,
+            even_port: reserve,
+            token: None,
+            mobile,
         })
     }
 
@@ -182,7 +251,7 @@ impl TurnServer {
         let pending = self
             .allocations
             .get_mut(key)
-            .filter(|allocation| matches!(allocation.stage, Stage::Admitting));
+            .filter(|allocation| allocation.stage == Stage::Admitting);
         let Some(allocation) = pending else {
             // The client went away meanwhile: nothing was used, and the money goes back.
             self.events.push_back(Event::Report(allowance.close(now)));
@@ -191,11 +260,8 @@ impl TurnServer {
         self.leases.insert(allowance.lease(), key);
         allocation.allowance = Some(allowance);
         allocation.step = step;
-        if self.open_port(key, 0) {
-            None
-        } else {
-            self.fail(key, INSUFFICIENT_CAPACITY, now)
-        }
+        allocation.stage = Stage::Opening;
+        self.open_next(key, now)
     }
 
     /// There is no money for a pending allocation. The answer to its client, if it still waits.
@@ -203,137 +269,61 @@ impl TurnServer {
         let pending = self
             .allocations
             .get_mut(key)
-            .filter(|allocation| matches!(allocation.stage, Stage::Admitting));
+            .filter(|allocation| allocation.stage == Stage::Admitting);
         pending.is_some().then_some(())?;
         self.fail(key, refusal.answer(), now)
     }
 
-    /// The port of an allocation is open, under this address to the outside. The answer to its client.
-    pub fn relay_opened(
+    /// Ends an allocation before it has begun; the answer to its client.
+    pub(crate) fn fail(
         &mut self,
         key: AllocationKey,
-        relayed: SocketAddr,
+        error: (u16, &str),
         now: Instant,
     ) -> Option<Transmit<'_>> {
-        let opening = self
-            .allocations
-            .get_mut(key)
-            .filter(|allocation| matches!(allocation.stage, Stage::Opening { .. }));
-        let Some(allocation) = opening else {
-            self.events.push_back(Event::CloseRelay { allocation: key });
-            return None;
-        };
-        allocation.stage = Stage::Open { relayed };
-        allocation.expires = now + allocation.lifetime;
-        let held = allocation.step == Step::Held;
-        if let Some(allowance) = &mut allocation.allowance {
-            // An account may be held between the admission and the port: held time is free from the first moment on.
-            let report = if held {
-                allowance.pause(now)
-            } else {
-                allowance.start(now);
-                allowance.poll_report(now)
-            };
-            self.events.extend(report.map(Event::Report));
-        }
-        let five_tuple = allocation.five_tuple;
-        let len = self.allocate_success(key)?;
-        Some(self.answer(five_tuple, len))
-    }
-
-    /// The port of an allocation could not be opened. Another is asked for, or its client answered.
-    pub fn relay_failed(&mut self, key: AllocationKey, now: Instant) -> Option<Transmit<'_>> {
-        let &Stage::Opening { port, attempts } = &self.allocations.get_mut(key)?.stage else {
-            return None;
-        };
-        self.census.free_port(port);
-        if attempts < PORT_ATTEMPTS && self.open_port(key, attempts) {
-            return None;
-        }
-        if let Some(allocation) = self.allocations.get_mut(key) {
-            // The port is given back already.
-            allocation.stage = Stage::Admitting;
-        }
-        self.fail(key, INSUFFICIENT_CAPACITY, now)
-    }
-
-    /// Draws a port that nobody can predict and asks for it. False if there is none.
-    fn open_port(&mut self, key: AllocationKey, attempts: usize) -> bool {
-        let Some((family, even)) = self.allocations.get_mut(key).map(|a| (a.family, a.even_port)) else {
-            return false;
-        };
-        let mut drawn = None;
-        for _ in 0..PORT_DRAWS {
-            let port = self.draw_port(even);
-            if self.census.take_port(port) {
-                drawn = Some(port);
-                break;
-            }
-        }
-        let Some(port) = drawn else { return false };
-        if let Some(allocation) = self.allocations.get_mut(key) {
-            allocation.stage = Stage::Opening {
-                port,
-                attempts: attempts + 1,
-            };
-        }
-        self.events.push_back(Event::OpenRelay {
-            allocation: key,
-            family,
-            port,
-        });
-        true
-    }
-
-    fn draw_port(&mut self, even: bool) -> u16 {
-        use rand::Rng;
-        let (first, last) = (*RELAYED_PORTS.start(), *RELAYED_PORTS.end());
-        // The range is a power of two, so that the remainder is uniform.
-        const {
-            assert!(
-                (*RELAYED_PORTS.end() - *RELAYED_PORTS.start())
-                    & (*RELAYED_PORTS.end() - *RELAYED_PORTS.start() + 1)
-                    == 0
-            )
-        };
-        let port = first + (self.rng.next_u32() as u16 & (last - first));
-        if even { port & !1 } else { port }
-    }
-
-    fn fail(&mut self, key: AllocationKey, error: (u16, &str), now: Instant) -> Option<Transmit<'_>> {
         let allocation = self.allocations.get_mut(key)?;
-        let head = Head {
-            method: Method::ALLOCATE,
-            id: allocation.transaction,
-            fingerprint: allocation.fingerprint,
-        };
-        let (five_tuple, credential) = (allocation.five_tuple, allocation.credential.clone());
+        let (head, client) = (allocation.head, allocation.client);
+        let credential = allocation.credential.clone();
         self.remove(key, CloseReason::Refused, now);
-        let len = head.error(&mut self.reply, credential.integrity(), error)?;
-        Some(self.answer(five_tuple, len))
+        let len = head.error(&mut self.reply, &credential, error)?;
+        Some(self.answer(&client, len))
     }
 
-    fn allocate_success(&mut self, key: AllocationKey) -> Option<usize> {
+    /// The answer to an Allocate, as often as it is asked for.
+    pub(crate) fn allocate_success(&mut self, key: AllocationKey) -> Option<usize> {
         let allocation = self.allocations.get_mut(key)?;
-        let Stage::Open { relayed } = allocation.stage else {
-            return None;
-        };
-        let head = Head {
-            method: Method::ALLOCATE,
-            id: allocation.transaction,
-            fingerprint: allocation.fingerprint,
-        };
-        head.success(&mut self.reply, allocation.credential.integrity(), |answer| {
-            let answer = answer
-                .xor_relayed_address(relayed)
-                .lifetime(seconds(allocation.lifetime))
-                .xor_mapped_address(allocation.five_tuple.client);
-            if allocation.additional_family {
-                answer.address_error_code(2, 440, "One family each")
-            } else {
-                answer
-            }
-        })
+        let ticket = allocation
+            .mobility
+            .map(|mobility| self.tickets.issue(key, mobility.moves, &mut self.rng));
+        let credential = &allocation.credential;
+        allocation
+            .head
+            .success(&mut self.reply, credential, |mut answer| {
+                for family in Family::ALL {
+                    answer = match allocation.ports[family.index()] {
+                        Port::Open(relayed) => answer.xor_relayed_address(relayed),
+                        Port::Failed(code) => answer.address_error_code(family.number(), code, missing(code)),
+                        _ => answer,
+                    };
+                }
+                answer = answer
+                    .lifetime(seconds(allocation.lifetime))
+                    .xor_mapped_address(allocation.client.source);
+                if let Some(token) = allocation.reservation {
+                    answer = answer.reservation_token(token);
+                }
+                ticket
+                    .iter()
+                    .fold(answer, |answer, ticket| answer.mobility_ticket(ticket))
+            })
+    }
+}
+
+/// The reason for people in an ADDRESS-ERROR-CODE.
+const fn missing(code: u16) -> &'static str {
+    match code {
+        440 => "Address Family not Supported",
+        _ => "Insufficient Capacity",
     }
 }
 

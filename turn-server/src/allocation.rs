@@ -6,12 +6,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use metering::{Allowance, Step};
-use wire::stun::TransactionId;
 
+use crate::answer::Head;
 use crate::bucket::Bucket;
 use crate::channel::Channels;
+use crate::client::Client;
 use crate::credential::Credential;
+use crate::mobility::Mobility;
 use crate::permission::Permissions;
+use crate::reservation::Token;
 
 /// Names an allocation of one shard, and never another one later: a place and how often it has been used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,6 +51,24 @@ pub enum Family {
 }
 
 impl Family {
+    pub(crate) const ALL: [Family; 2] = [Family::V4, Family::V6];
+
+    /// Its place where there is one of each.
+    pub const fn index(self) -> usize {
+        match self {
+            Family::V4 => 0,
+            Family::V6 => 1,
+        }
+    }
+
+    /// As in REQUESTED-ADDRESS-FAMILY.
+    pub(crate) const fn number(self) -> u8 {
+        match self {
+            Family::V4 => 1,
+            Family::V6 => 2,
+        }
+    }
+
     /// As in REQUESTED-ADDRESS-FAMILY (RFC 8656 section 18.6).
     pub(crate) const fn from_number(number: u8) -> Option<Self> {
         match number {
@@ -66,41 +87,90 @@ impl Family {
     }
 }
 
-/// A client and the address of ours that it hit. The transport is UDP.
+/// What is between a relayed port and its peers (RFC 8656 and RFC 6062).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct FiveTuple {
-    pub(crate) client: SocketAddr,
-    pub(crate) local: Option<IpAddr>,
+pub enum Protocol {
+    /// REQUESTED-TRANSPORT 17.
+    Udp,
+    /// REQUESTED-TRANSPORT 6.
+    Tcp,
+}
+
+impl Protocol {
+    /// As in REQUESTED-TRANSPORT.
+    pub(crate) const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            6 => Some(Protocol::Tcp),
+            17 => Some(Protocol::Udp),
+            _ => None,
+        }
+    }
 }
 
 /// How far an allocation has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
     /// Money was asked for.
     Admitting,
-    /// A port is being opened.
-    Opening { port: u16, attempts: usize },
+    /// Its ports are being opened, one after the other.
+    Opening,
     /// It relays.
-    Open { relayed: SocketAddr },
+    Open,
+}
+
+/// A relayed port of an allocation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Port {
+    /// Nobody asked for one of this family.
+    None,
+    /// To be opened in its turn.
+    Wanted,
+    /// Likewise, and it is this port that a token stood for.
+    Reserved(u16),
+    /// It was asked for so many times.
+    Opening { port: u16, attempts: usize },
+    /// It is open under this address.
+    Open(SocketAddr),
+    /// It was asked for in addition and there is none: this error.
+    Failed(u16),
+}
+
+impl Port {
+    /// The port that it holds in the census.
+    fn held(self) -> Option<u16> {
+        match self {
+            Port::None | Port::Wanted | Port::Failed(_) => None,
+            Port::Reserved(port) => Some(port),
+            Port::Opening { port, .. } => Some(port),
+            Port::Open(relayed) => Some(relayed.port()),
+        }
+    }
 }
 
 /// One allocation.
 pub(crate) struct Allocation {
-    pub(crate) five_tuple: FiveTuple,
+    pub(crate) client: Client,
     pub(crate) credential: Arc<Credential>,
     pub(crate) stage: Stage,
     /// Of the Allocate that made it, so that the same request is answered the same.
-    pub(crate) transaction: TransactionId,
+    pub(crate) head: Head,
     pub(crate) lifetime: Duration,
-    pub(crate) family: Family,
-    pub(crate) even_port: bool,
-    /// IPv6 was asked for in addition, which is not given.
-    pub(crate) additional_family: bool,
-    pub(crate) fingerprint: bool,
+    pub(crate) protocol: Protocol,
+    /// By family.
+    pub(crate) ports: [Port; 2],
+    /// EVEN-PORT, and whether the next port is to be reserved.
+    pub(crate) even_port: Option<bool>,
+    /// What the reserved port is told as.
+    pub(crate) reservation: Option<Token>,
+    /// There is a ticket for it.
+    pub(crate) mobility: Option<Mobility>,
     pub(crate) expires: Instant,
     pub(crate) allowance: Option<Allowance>,
     pub(crate) permissions: Permissions,
     pub(crate) channels: Channels,
     pub(crate) step: Step,
+    /// Since when its session is held.
+    pub(crate) held: Option<Instant>,
     /// The account has a call in our SFU, so that traffic to it is not throttled here too.
     pub(crate) has_call: bool,
     pub(crate) to_client: Bucket,
@@ -109,16 +179,32 @@ pub(crate) struct Allocation {
 
 impl Allocation {
     pub(crate) fn is_open(&self) -> bool {
-        matches!(self.stage, Stage::Open { .. })
+        self.stage == Stage::Open
     }
 
-    /// The port that it holds in the census.
-    pub(crate) fn port(&self) -> Option<u16> {
-        match self.stage {
-            Stage::Admitting => None,
-            Stage::Opening { port, .. } => Some(port),
-            Stage::Open { relayed } => Some(relayed.port()),
+    pub(crate) fn port_mut(&mut self, family: Family) -> &mut Port {
+        &mut self.ports[family.index()]
+    }
+
+    /// The relayed address of this family.
+    pub(crate) fn relayed(&self, family: Family) -> Option<SocketAddr> {
+        match self.ports[family.index()] {
+            Port::Open(relayed) => Some(relayed),
+            _ => None,
         }
+    }
+
+    /// Can it exchange data with peers of this family?
+    pub(crate) fn has_family(&self, family: Family) -> bool {
+        self.relayed(family).is_some()
+    }
+
+    /// The ports that it holds in the census.
+    pub(crate) fn held_ports(&self) -> impl Iterator<Item = (Family, u16)> + use<> {
+        let ports = self.ports;
+        Family::ALL
+            .into_iter()
+            .filter_map(move |family| Some((family, ports[family.index()].held()?)))
     }
 }
 
@@ -127,7 +213,9 @@ impl Allocation {
 pub(crate) struct Allocations {
     slots: Vec<Slot>,
     free: Vec<usize>,
-    by_five_tuple: HashMap<FiveTuple, AllocationKey>,
+    /// One each, and two of those that are moving.
+    by_client: HashMap<Client, AllocationKey>,
+    live: usize,
 }
 
 #[derive(Default)]
@@ -138,7 +226,7 @@ struct Slot {
 
 impl Allocations {
     pub(crate) fn len(&self) -> usize {
-        self.by_five_tuple.len()
+        self.live
     }
 
     pub(crate) fn insert(&mut self, allocation: Allocation) -> AllocationKey {
@@ -149,7 +237,8 @@ impl Allocations {
         let place = &mut self.slots[slot];
         place.generation = place.generation.wrapping_add(1);
         let key = AllocationKey::of(slot, place.generation);
-        self.by_five_tuple.insert(allocation.five_tuple, key);
+        self.by_client.insert(allocation.client, key);
+        self.live += 1;
         place.allocation = Some(Box::new(allocation));
         key
     }
@@ -160,7 +249,11 @@ impl Allocations {
             return None;
         }
         let allocation = slot.allocation.take()?;
-        self.by_five_tuple.remove(&allocation.five_tuple);
+        self.by_client.remove(&allocation.client);
+        if let Some(next) = allocation.mobility.and_then(|mobility| mobility.next) {
+            self.by_client.remove(&next);
+        }
+        self.live -= 1;
         self.free.push(key.slot());
         Some(allocation)
     }
@@ -173,12 +266,22 @@ impl Allocations {
         slot.allocation.as_deref_mut()
     }
 
-    pub(crate) fn key_of(&self, five_tuple: &FiveTuple) -> Option<AllocationKey> {
-        self.by_five_tuple.get(five_tuple).copied()
+    /// A second 5-tuple that leads to an allocation.
+    pub(crate) fn also(&mut self, client: Client, key: AllocationKey) {
+        self.by_client.insert(client, key);
     }
 
-    pub(crate) fn of_client(&mut self, five_tuple: &FiveTuple) -> Option<(AllocationKey, &mut Allocation)> {
-        let key = self.key_of(five_tuple)?;
+    /// One of two.
+    pub(crate) fn forget(&mut self, client: &Client) {
+        self.by_client.remove(client);
+    }
+
+    pub(crate) fn key_of(&self, client: &Client) -> Option<AllocationKey> {
+        self.by_client.get(client).copied()
+    }
+
+    pub(crate) fn of_client(&mut self, client: &Client) -> Option<(AllocationKey, &mut Allocation)> {
+        let key = self.key_of(client)?;
         Some((key, self.get_mut(key)?))
     }
 

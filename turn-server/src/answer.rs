@@ -1,10 +1,9 @@
 //! Writing responses (RFC 8489 section 6.3.1). An answer to an authenticated request is signed with its key and says
 //! what software this is; an answer to anybody else is as small as can be (see `challenge`).
 
-use aws_lc_rs::hmac;
-use wire::stun::{Builder, Class, Message, Method, TransactionId};
+use wire::stun::{Builder, Class, Message, Method, PasswordAlgorithm, TransactionId};
 
-use crate::credential::REALM;
+use crate::credential::{Credential, REALM};
 
 const SOFTWARE: &str = "Milliway";
 
@@ -15,6 +14,10 @@ pub(crate) struct Head {
     pub(crate) id: TransactionId,
     /// The request has a FINGERPRINT, so the answer has one.
     pub(crate) fingerprint: bool,
+    /// The request has MESSAGE-INTEGRITY-SHA256, so the answer has.
+    sha256: bool,
+    /// The key of the password that it showed.
+    algorithm: PasswordAlgorithm,
 }
 
 impl Head {
@@ -23,6 +26,18 @@ impl Head {
             method: request.method(),
             id: request.transaction_id(),
             fingerprint: request.verify_fingerprint().is_some(),
+            sha256: request.has_integrity_sha256(),
+            algorithm: request.password_algorithm().unwrap_or_default(),
+        }
+    }
+
+    /// Is the request signed by this credential?
+    pub(crate) fn verify(self, request: &Message<'_>, credential: &Credential) -> bool {
+        let key = credential.key(self.algorithm);
+        match self.sha256 {
+            // The stronger one, where both are there.
+            true => request.verify_integrity_sha256(key),
+            false => request.verify_integrity(key),
         }
     }
 
@@ -30,51 +45,59 @@ impl Head {
     pub(crate) fn success(
         self,
         buffer: &mut [u8],
-        key: &hmac::Key,
+        credential: &Credential,
         attributes: impl FnOnce(Builder<'_>) -> Builder<'_>,
     ) -> Option<usize> {
         let builder = attributes(Builder::new(buffer, Class::Success, self.method, self.id));
-        self.seal(builder, key)
+        self.seal(builder, credential)
     }
 
     /// An error, signed.
     pub(crate) fn error(
         self,
         buffer: &mut [u8],
-        key: &hmac::Key,
+        credential: &Credential,
         (code, reason): (u16, &str),
     ) -> Option<usize> {
-        self.seal(
-            Builder::new(buffer, Class::Error, self.method, self.id).error_code(code, reason),
-            key,
-        )
+        self.error_with(buffer, credential, (code, reason), |answer| answer)
     }
 
-    /// 420 with what was not understood, signed.
-    pub(crate) fn unknown(
+    /// An error with more to say, signed.
+    pub(crate) fn error_with(
         self,
         buffer: &mut [u8],
-        key: &hmac::Key,
-        types: impl IntoIterator<Item = u16>,
+        credential: &Credential,
+        (code, reason): (u16, &str),
+        attributes: impl FnOnce(Builder<'_>) -> Builder<'_>,
     ) -> Option<usize> {
-        let builder = Builder::new(buffer, Class::Error, self.method, self.id)
-            .error_code(420, "Unknown Attribute")
-            .unknown_attributes(types);
-        self.seal(builder, key)
+        let builder = Builder::new(buffer, Class::Error, self.method, self.id).error_code(code, reason);
+        self.seal(attributes(builder), credential)
     }
 
     /// 401 or 438 with what the client needs to try again.
-    pub(crate) fn challenge(self, buffer: &mut [u8], code: u16, nonce: &str) -> Option<usize> {
+    pub(crate) fn challenge(
+        self,
+        buffer: &mut [u8],
+        code: u16,
+        nonce: &str,
+        attributes: impl FnOnce(Builder<'_>) -> Builder<'_>,
+    ) -> Option<usize> {
         let builder = Builder::new(buffer, Class::Error, self.method, self.id)
             .error_code(code, "")
             .realm(REALM)
             .nonce(nonce);
-        self.finish(builder)
+        self.finish(attributes(builder))
     }
 
     /// An error for somebody unknown.
-    pub(crate) fn bare_error(self, buffer: &mut [u8], code: u16) -> Option<usize> {
-        self.finish(Builder::new(buffer, Class::Error, self.method, self.id).error_code(code, ""))
+    pub(crate) fn bare_error(
+        self,
+        buffer: &mut [u8],
+        code: u16,
+        attributes: impl FnOnce(Builder<'_>) -> Builder<'_>,
+    ) -> Option<usize> {
+        let builder = Builder::new(buffer, Class::Error, self.method, self.id).error_code(code, "");
+        self.finish(attributes(builder))
     }
 
     /// A success for somebody unknown: Binding.
@@ -91,8 +114,12 @@ impl Head {
         )))
     }
 
-    fn seal(self, builder: Builder<'_>, key: &hmac::Key) -> Option<usize> {
-        self.finish(builder.software(SOFTWARE).integrity_key(key))
+    fn seal(self, builder: Builder<'_>, credential: &Credential) -> Option<usize> {
+        let (builder, key) = (builder.software(SOFTWARE), credential.key(self.algorithm));
+        self.finish(match self.sha256 {
+            true => builder.integrity_sha256(key),
+            false => builder.integrity(key),
+        })
     }
 
     fn finish(self, builder: Builder<'_>) -> Option<usize> {

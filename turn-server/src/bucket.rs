@@ -23,17 +23,34 @@ pub(crate) struct Bucket {
 }
 
 impl Bucket {
-    /// Takes `bytes`, or refuses and changes nothing.
+    /// Takes `bytes`, or refuses and changes nothing: for datagrams.
     pub(crate) fn take(&mut self, rate: Rate, bytes: u64, now: Instant) -> bool {
-        let missing = self
-            .full_at
-            .map_or(Duration::ZERO, |full_at| full_at.saturating_duration_since(now));
-        let after = missing.saturating_add(rate.time_for(bytes));
+        let after = self.missing(now).saturating_add(rate.time_for(bytes));
         if after > rate.time_for(rate.burst_bytes) {
             return false;
         }
         self.full_at = Some(now + after);
         true
+    }
+
+    /// When `bytes` of a stream may pass, if that is not now. What is larger than the burst passes once the bucket is
+    /// full, and is owed for: a stream must not lose bytes.
+    pub(crate) fn wait(&self, rate: Rate, bytes: u64, now: Instant) -> Option<Instant> {
+        let room = rate
+            .time_for(rate.burst_bytes)
+            .saturating_sub(rate.time_for(bytes));
+        let longer = self.missing(now).saturating_sub(room);
+        (longer > Duration::ZERO).then(|| now + longer)
+    }
+
+    /// Takes `bytes` that [`Bucket::wait`] let pass.
+    pub(crate) fn owe(&mut self, rate: Rate, bytes: u64, now: Instant) {
+        self.full_at = Some(now + self.missing(now).saturating_add(rate.time_for(bytes)));
+    }
+
+    fn missing(&self, now: Instant) -> Duration {
+        self.full_at
+            .map_or(Duration::ZERO, |full_at| full_at.saturating_duration_since(now))
     }
 }
 
@@ -67,5 +84,28 @@ mod tests {
         let mut bucket = Bucket::default();
         assert!(!bucket.take(rate, 101, Instant::now()));
         assert!(bucket.take(rate, 100, Instant::now()));
+    }
+
+    #[test]
+    fn a_stream_waits_for_the_rate_and_loses_nothing() {
+        let rate = Rate {
+            bits_per_second: 128_000,
+            burst_bytes: 16_000,
+        };
+        let start = Instant::now();
+        let (mut bucket, mut now, mut passed) = (Bucket::default(), start, 0);
+        while now < start + Duration::from_secs(10) {
+            match bucket.wait(rate, 16_384, now) {
+                Some(until) => {
+                    assert!(until > now, "time goes on");
+                    now = until;
+                }
+                None => {
+                    bucket.owe(rate, 16_384, now);
+                    passed += 16_384;
+                }
+            }
+        }
+        assert!((160_000..=160_000 + 2 * 16_384).contains(&passed), "{passed}");
     }
 }

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use wire::channel_data::ChannelNumber;
 
+use crate::allocation::Family;
 use crate::config::{CHANNEL_LIFETIME, CHANNEL_QUARANTINE};
 
 #[derive(Clone, Copy)]
@@ -72,6 +73,12 @@ impl Channels {
         } else {
             Ok(())
         }
+    }
+
+    /// Removes those of one family.
+    pub(crate) fn remove_family(&mut self, family: Family) {
+        self.entries
+            .retain(|channel| Family::of(channel.peer.ip()) != family);
     }
 
     /// Binds or refreshes. Call [`Channels::check`] first.

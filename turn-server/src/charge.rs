@@ -4,58 +4,99 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use metering::{Direction, LeaseId, Msat, SessionId, Step};
+use metering::{Direction, Exhausted, LeaseId, Msat, SessionId, Step};
 
 use crate::address_policy::PeerKind;
 use crate::allocation::Allocation;
-use crate::bucket::Rate;
+use crate::bucket::{Bucket, Rate};
 use crate::config::Config;
+use crate::data_connection::ASK_AGAIN;
 use crate::discard::Discard;
 use crate::egress::Charged;
 use crate::event::{CloseReason, Event};
 use crate::server::TurnServer;
 
+/// Application bytes on their way.
+#[derive(Clone, Copy)]
+pub(crate) struct Charge {
+    pub(crate) peer: PeerKind,
+    pub(crate) direction: Direction,
+    pub(crate) bytes: u64,
+}
+
 impl Allocation {
-    /// Pays for application bytes, or says why they are not relayed.
+    /// Pays for a datagram, or says why it is dropped.
     pub(crate) fn charge(
         &mut self,
         config: &Config,
-        peer: PeerKind,
-        direction: Direction,
-        bytes: u64,
+        charge: Charge,
         now: Instant,
         events: &mut VecDeque<Event>,
     ) -> Result<(), Discard> {
+        if self.step >= Step::Held {
+            return Err(Discard::Held);
+        }
+        if let Some(rate) = self.rate(config, charge.peer)
+            && !self.bucket(charge.direction).take(rate, charge.bytes, now)
+        {
+            return Err(Discard::Throttled);
+        }
+        self.pay(charge, now, events).map_err(|_| Discard::Exhausted)
+    }
+
+    /// Pays for a part of a stream, or says when to ask again.
+    pub(crate) fn charge_stream(
+        &mut self,
+        config: &Config,
+        charge: Charge,
+        now: Instant,
+        events: &mut VecDeque<Event>,
+    ) -> Result<(), Instant> {
+        if self.step >= Step::Held {
+            return Err(now + ASK_AGAIN);
+        }
+        let rate = self.rate(config, charge.peer);
+        let (direction, bytes) = (charge.direction, charge.bytes);
+        if let Some(until) = rate.and_then(|rate| self.bucket(direction).wait(rate, bytes, now)) {
+            return Err(until);
+        }
+        // More money comes, or the end.
+        self.pay(charge, now, events).map_err(|_| now + ASK_AGAIN)?;
+        if let Some(rate) = rate {
+            self.bucket(direction).owe(rate, bytes, now);
+        }
+        Ok(())
+    }
+
+    /// What the ladder's rung allows.
+    fn rate(&self, config: &Config, peer: PeerKind) -> Option<Rate> {
         let bits_per_second = match self.step {
-            Step::Full | Step::Warned => None,
-            Step::Reduced => Some(config.reduced_bits_per_second),
-            Step::AudioOnly => Some(config.audio_only_bits_per_second),
-            Step::Held | Step::Ended => return Err(Discard::Held),
+            Step::Reduced => config.reduced_bits_per_second,
+            Step::AudioOnly => config.audio_only_bits_per_second,
+            _ => return None,
         };
         // Where the SFU is the peer it drops video by the frame, which a bucket cannot.
         let sfu_limits = peer == PeerKind::OwnSfu && self.has_call;
-        if let Some(bits_per_second) = bits_per_second.filter(|_| !sfu_limits) {
-            let bucket = match direction {
-                Direction::ToClient => &mut self.to_client,
-                Direction::FromClient => &mut self.to_peer,
-            };
-            if !bucket.take(
-                Rate {
-                    bits_per_second,
-                    burst_bytes: config.burst_bytes,
-                },
-                bytes,
-                now,
-            ) {
-                return Err(Discard::Throttled);
-            }
+        (!sfu_limits).then_some(Rate {
+            bits_per_second,
+            burst_bytes: config.burst_bytes,
+        })
+    }
+
+    fn bucket(&mut self, direction: Direction) -> &mut Bucket {
+        match direction {
+            Direction::ToClient => &mut self.to_client,
+            Direction::FromClient => &mut self.to_peer,
         }
-        let allowance = self.allowance.as_mut().ok_or(Discard::Exhausted)?;
-        let outcome = allowance.charge(direction, bytes, now);
+    }
+
+    fn pay(&mut self, charge: Charge, now: Instant, events: &mut VecDeque<Event>) -> Result<(), Exhausted> {
+        let allowance = self.allowance.as_mut().ok_or(Exhausted::Spent)?;
+        let outcome = allowance.charge(charge.direction, charge.bytes, now);
         if allowance.next_report().is_some_and(|due| due <= now) {
             events.extend(allowance.poll_report(now).map(Event::Report));
         }
-        outcome.map_err(|_| Discard::Exhausted)
+        outcome
     }
 
     /// Requests that keep an allocation alive are refused while it cannot pay.
@@ -90,6 +131,7 @@ impl TurnServer {
                 continue;
             }
             allocation.step = step;
+            allocation.held = (step == Step::Held).then(|| allocation.held.unwrap_or(now));
             allocation.has_call = self.census.has_call(allocation.credential.permit().account());
             let (true, Some(allowance)) = (allocation.is_open(), allocation.allowance.as_mut()) else {
                 continue;
@@ -120,17 +162,7 @@ impl TurnServer {
         if let Some(allowance) = &mut allocation.allowance {
             allowance.give_back(charged.direction, charged.bytes);
         }
-        let (packets, bytes) = match charged.direction {
-            Direction::ToClient => (
-                &mut self.counters.packets_to_client,
-                &mut self.counters.bytes_to_client,
-            ),
-            Direction::FromClient => (
-                &mut self.counters.packets_from_client,
-                &mut self.counters.bytes_from_client,
-            ),
-        };
-        *packets = packets.saturating_sub(charged.packets);
-        *bytes = bytes.saturating_sub(charged.bytes);
+        self.counters
+            .unrelayed(charged.direction, charged.packets, charged.bytes);
     }
 }

@@ -1,10 +1,13 @@
 //! Limits of one shard's core. Every number has a default and a reason.
 
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use crate::access_token::AccessTokens;
 use crate::address_policy::AddressPolicy;
 use crate::allocation::Family;
+use crate::binding::Discovery;
 
 /// Relayed ports: the dynamic range (RFC 8656 section 7.2).
 pub const RELAYED_PORTS: RangeInclusive<u16> = 49_152..=65_535;
@@ -45,8 +48,26 @@ const _: () = assert!(
 pub struct Config {
     /// Which peers may be reached, and which addresses are our own.
     pub policy: AddressPolicy,
+    /// Which of the node's shards this is: numbers that a client shows again name it.
+    pub shard: u8,
     /// Families that relayed addresses can have.
     pub families: Vec<Family>,
+    /// TCP allocations are made (RFC 6062).
+    pub tcp_relay: bool,
+    /// Allocations move with their clients (RFC 8016).
+    pub mobility: bool,
+    /// Other servers, for who comes while this one drains or is full (RFC 8489 section 10).
+    pub alternate_servers: Vec<SocketAddr>,
+    /// From so many allocations of the node on it is full in that sense.
+    pub redirect_above: usize,
+    /// The pairs of addresses that NAT behaviour is discovered with (RFC 5780), one of each family at most.
+    pub discovery: Vec<Discovery>,
+    /// Access tokens are taken in place of passwords (RFC 7635).
+    pub access_tokens: Option<AccessTokens>,
+    /// How long a held allocation is kept if nobody ends it: a little longer than the ledger holds an account.
+    pub held_max: Duration,
+    /// Relayed ports can set the DF bit for each datagram (DONT-FRAGMENT).
+    pub dont_fragment: bool,
     /// Allocations of the node, on all shards together. A relayed port each: there are 16,384.
     pub allocations_max: usize,
     /// Allocations of one account. A browser makes one for each interface, server and peer connection.
@@ -55,6 +76,8 @@ pub struct Config {
     pub permissions_per_allocation_max: usize,
     /// Channels of one allocation.
     pub channels_per_allocation_max: usize,
+    /// TCP connections between peers and one allocation (RFC 6062).
+    pub data_connections_per_allocation_max: usize,
     /// Usernames known at one time.
     pub credentials_max: usize,
     /// Unauthenticated answers a second to one IPv4 /24 or IPv6 /56.
@@ -74,11 +97,21 @@ impl Config {
     pub fn new(policy: AddressPolicy) -> Self {
         Self {
             policy,
+            shard: 0,
             families: vec![Family::V4],
+            tcp_relay: false,
+            mobility: false,
+            alternate_servers: Vec::new(),
+            redirect_above: usize::MAX,
+            discovery: Vec::new(),
+            access_tokens: None,
+            held_max: Duration::from_secs(75),
+            dont_fragment: false,
             allocations_max: 10_000,
             allocations_per_account_max: 32,
             permissions_per_allocation_max: 64,
             channels_per_allocation_max: 64,
+            data_connections_per_allocation_max: 32,
             credentials_max: 100_000,
             challenges_per_second: 20,
             challenges_burst: 100,

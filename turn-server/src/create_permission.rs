@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use wire::stun::Message;
 
-use crate::allocation::{Family, FiveTuple};
+use crate::allocation::Family;
 use crate::answer::Head;
+use crate::client::Client;
 use crate::credential::Credential;
 use crate::server::TurnServer;
 
@@ -14,31 +15,31 @@ impl TurnServer {
     pub(crate) fn create_permission(
         &mut self,
         now: Instant,
-        five_tuple: FiveTuple,
+        client: Client,
         message: &Message<'_>,
         credential: &Arc<Credential>,
     ) -> Option<usize> {
         let head = Head::of(message);
-        match self.install_permissions(now, &five_tuple, message, credential) {
-            Ok(()) => head.success(&mut self.reply, credential.integrity(), |answer| answer),
-            Err(error) => head.error(&mut self.reply, credential.integrity(), error),
+        match self.install_permissions(now, &client, message, credential) {
+            Ok(()) => head.success(&mut self.reply, credential, |answer| answer),
+            Err(error) => head.error(&mut self.reply, credential, error),
         }
     }
 
     fn install_permissions(
         &mut self,
         now: Instant,
-        five_tuple: &FiveTuple,
+        client: &Client,
         message: &Message<'_>,
         credential: &Arc<Credential>,
     ) -> Result<(), (u16, &'static str)> {
-        let (key, allocation) = self.own_allocation(five_tuple, credential)?;
+        let (key, allocation) = self.own_allocation(client, credential)?;
         allocation.may_spend()?;
-        let family = allocation.family;
+        let families = [Family::V4, Family::V6].map(|family| allocation.has_family(family));
         let mut none = true;
         for peer in message.xor_peer_addresses() {
             let peer = peer.map_err(|_| (400, "Bad Request"))?;
-            if Family::of(peer.ip()) != family {
+            if !families[Family::of(peer.ip()).index()] {
                 return Err((443, "Peer Address Family Mismatch"));
             }
             self.config

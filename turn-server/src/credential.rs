@@ -5,21 +5,30 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use aws_lc_rs::hmac;
 use identity::Permit;
 use metering::SessionId;
-use wire::stun;
+use wire::stun::{self, PasswordAlgorithm};
 
-/// The realm of every Milliway: part of each key, and of nothing else.
-pub const REALM: &str = "milliway";
+/// The realm of every Milliway: part of each key, and of nothing else. Four characters, since a 401 must stay small (see
+/// `challenge`).
+pub const REALM: &str = "mway";
 
-/// A username, the key of its password, and what it opens.
+/// A username, the keys of its password, and what it opens.
 pub struct Credential {
-    username: String,
-    integrity: hmac::Key,
+    username: Box<str>,
+    userhash: [u8; 32],
+    keys: Keys,
     session: SessionId,
     permit: Arc<Permit>,
     expires: Instant,
+}
+
+/// What MESSAGE-INTEGRITY is made with.
+enum Keys {
+    /// A password's two keys.
+    Password { md5: [u8; 16], sha256: [u8; 32] },
+    /// The key inside of an access token (RFC 7635), which is used as it is.
+    Token(Box<[u8]>),
 }
 
 impl Credential {
@@ -31,14 +40,29 @@ impl Credential {
         permit: Arc<Permit>,
         expires: Instant,
     ) -> Self {
-        let username = username.into();
-        let key = stun::long_term_key(&username, REALM, password);
+        let username = username.into().into_boxed_str();
         Self {
-            integrity: stun::integrity_key(&key),
+            userhash: stun::userhash(&username, REALM),
+            keys: Keys::Password {
+                md5: stun::long_term_key(&username, REALM, password),
+                sha256: stun::long_term_key_sha256(&username, REALM, password),
+            },
             username,
             session,
             permit,
             expires,
+        }
+    }
+
+    /// The same for whoever shows a token with this key instead of a password.
+    pub(crate) fn with_token_key(&self, key: &[u8]) -> Self {
+        Self {
+            username: self.username.clone(),
+            userhash: self.userhash,
+            keys: Keys::Token(key.into()),
+            session: self.session,
+            permit: self.permit.clone(),
+            expires: self.expires,
         }
     }
 
@@ -57,8 +81,17 @@ impl Credential {
         &self.permit
     }
 
-    pub(crate) fn integrity(&self) -> &hmac::Key {
-        &self.integrity
+    /// The key of MESSAGE-INTEGRITY and its SHA-256 form.
+    pub(crate) fn key(&self, algorithm: PasswordAlgorithm) -> &[u8] {
+        match (&self.keys, algorithm) {
+            (Keys::Password { md5, .. }, PasswordAlgorithm::Md5) => md5,
+            (Keys::Password { sha256, .. }, PasswordAlgorithm::Sha256) => sha256,
+            (Keys::Token(key), _) => key,
+        }
+    }
+
+    pub(crate) fn userhash(&self) -> &[u8; 32] {
+        &self.userhash
     }
 
     pub(crate) fn expired(&self, now: Instant) -> bool {
@@ -73,44 +106,44 @@ impl std::fmt::Debug for Credential {
     }
 }
 
-/// The usernames that may allocate.
+/// The usernames that may allocate, by USERHASH.
 pub(crate) struct Credentials {
-    by_username: HashMap<String, Arc<Credential>>,
+    by_userhash: HashMap<[u8; 32], Arc<Credential>>,
     max: usize,
 }
 
 impl Credentials {
     pub(crate) fn new(max: usize) -> Self {
         Self {
-            by_username: HashMap::new(),
+            by_userhash: HashMap::new(),
             max,
         }
     }
 
     /// False if there are too many already.
     pub(crate) fn add(&mut self, credential: Arc<Credential>, now: Instant) -> bool {
-        if self.by_username.len() >= self.max {
+        if self.by_userhash.len() >= self.max {
             self.expire(now);
         }
-        if self.by_username.len() >= self.max {
+        if self.by_userhash.len() >= self.max {
             return false;
         }
-        self.by_username.insert(credential.username.clone(), credential);
+        self.by_userhash.insert(credential.userhash, credential);
         true
     }
 
-    pub(crate) fn find(&self, username: &str, now: Instant) -> Option<&Arc<Credential>> {
-        self.by_username
-            .get(username)
+    pub(crate) fn find(&self, userhash: &[u8; 32], now: Instant) -> Option<&Arc<Credential>> {
+        self.by_userhash
+            .get(userhash)
             .filter(|credential| !credential.expired(now))
     }
 
     pub(crate) fn end(&mut self, session: SessionId) {
-        self.by_username
+        self.by_userhash
             .retain(|_, credential| credential.session != session);
     }
 
     pub(crate) fn expire(&mut self, now: Instant) {
-        self.by_username.retain(|_, credential| !credential.expired(now));
+        self.by_userhash.retain(|_, credential| !credential.expired(now));
     }
 }

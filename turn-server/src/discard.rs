@@ -1,6 +1,8 @@
 //! Why a datagram went no further. Hostile and noisy input is normal: it is dropped and counted, never logged per
 //! packet and never a panic.
 
+use metering::Direction;
+
 macro_rules! reasons {
     ($(#[doc = $about:literal])* $enum:ident { $($(#[doc = $doc:literal])* $name:ident => $label:literal,)* }) => {
         $(#[doc = $about])*
@@ -42,12 +44,16 @@ reasons! {
         NoChannel => "no-channel",
         /// A peer without a permission.
         NoPermission => "no-permission",
+        /// An ICMP message of a type that no client is told of.
+        UnexpectedIcmp => "unexpected-icmp",
         /// A peer that the address policy denies.
         PeerDenied => "peer-denied",
         /// An answer to a request that was not authenticated would be over its size or rate.
         ChallengeLimit => "challenge-limit",
         /// An Allocate that is being worked on, sent again.
         Pending => "pending",
+        /// A peer's connection past as many as an allocation may have.
+        ConnectionLimit => "connection-limit",
         /// The session is held.
         Held => "held",
         /// The rate of the ladder's rung.
@@ -64,10 +70,14 @@ reasons! {
     AuthFailure {
         /// The nonce is too old, or not ours, or another address's.
         StaleNonce => "turn-stale-nonce",
+        /// A choice among password algorithms that we did not offer.
+        BidDown => "turn-bid-down",
         /// No such username, or it has expired.
         UnknownUsername => "turn-unknown-username",
         /// The password is wrong.
         WrongPassword => "turn-wrong-password",
+        /// An access token that is not for us, or not for now.
+        WrongToken => "turn-wrong-token",
         /// The allocation belongs to another username.
         WrongCredentials => "turn-wrong-credentials",
     }
@@ -106,6 +116,25 @@ impl Counters {
 
     pub(crate) fn auth_failure(&mut self, reason: AuthFailure) {
         self.auth_failures[reason as usize] += 1;
+    }
+
+    pub(crate) fn relayed(&mut self, direction: Direction, packets: u64, bytes: u64) {
+        let (packets_of, bytes_of) = self.of(direction);
+        *packets_of += packets;
+        *bytes_of += bytes;
+    }
+
+    pub(crate) fn unrelayed(&mut self, direction: Direction, packets: u64, bytes: u64) {
+        let (packets_of, bytes_of) = self.of(direction);
+        *packets_of = packets_of.saturating_sub(packets);
+        *bytes_of = bytes_of.saturating_sub(bytes);
+    }
+
+    fn of(&mut self, direction: Direction) -> (&mut u64, &mut u64) {
+        match direction {
+            Direction::ToClient => (&mut self.packets_to_client, &mut self.bytes_to_client),
+            Direction::FromClient => (&mut self.packets_from_client, &mut self.bytes_from_client),
+        }
     }
 
     /// How often `reason` dropped something.

@@ -1,12 +1,14 @@
 //! The last stage: what leaves, and from which socket.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use metering::Direction;
 use wire::channel_data::{self, ChannelNumber};
 use wire::stun::{Builder, Class, Method, TransactionId};
 
-use crate::allocation::AllocationKey;
+use crate::address_policy::PeerKind;
+use crate::allocation::{AllocationKey, Family};
+use crate::client::{Client, ConnectionId};
 use crate::discard::Discard;
 
 /// Bytes that a datagram from a peer must have before it, to be overwritten with the ChannelData header.
@@ -15,25 +17,52 @@ pub const HEADROOM: usize = channel_data::HEADER_LEN;
 /// Which socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Via {
-    /// The TURN server's own port.
+    /// A UDP listener of the server: the one with the port of [`Transmit::source`].
     Listener,
+    /// A client's connection. In a stream, ChannelData is to be padded to a multiple of four (RFC 8656 section 12.5):
+    /// [`wire::stream::padding`] says by how much.
+    Connection(ConnectionId),
     /// The relayed port of an allocation.
-    Relay(AllocationKey),
+    Relay {
+        /// Which allocation.
+        allocation: AllocationKey,
+        /// Of its two ports, the one of this family.
+        family: Family,
+    },
 }
 
-/// One datagram to send.
+/// One message to send.
 #[derive(Clone, Copy, Debug)]
 pub struct Transmit<'a> {
     /// Which socket.
     pub via: Via,
     /// Where to.
     pub destination: SocketAddr,
-    /// The local address to leave from: the one the client hit.
-    pub source: Option<IpAddr>,
-    /// The datagram.
+    /// To clients: the server's address to leave from. Its IP is unspecified where the client's datagram came without.
+    pub source: Option<SocketAddr>,
+    /// The message, without a stream's padding.
     pub contents: &'a [u8],
     /// What was charged for it, to give back when the kernel refuses.
     pub charged: Option<Charged>,
+    /// To peers: what the peer is, so that what goes to our own SFU need not go through the kernel.
+    pub peer: Option<PeerKind>,
+    /// To peers: with the DF bit set (RFC 8656 section 18.9), or not.
+    pub dont_fragment: bool,
+}
+
+impl<'a> Transmit<'a> {
+    /// To a client, free of charge.
+    pub(crate) fn to_client(client: &Client, contents: &'a [u8]) -> Self {
+        Self {
+            via: client.connection.map_or(Via::Listener, Via::Connection),
+            destination: client.source,
+            source: Some(client.server),
+            contents,
+            charged: None,
+            peer: None,
+            dont_fragment: false,
+        }
+    }
 }
 
 /// A charge that [`crate::TurnServer::give_back`] can undo.

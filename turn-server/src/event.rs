@@ -1,11 +1,14 @@
 //! What the core asks of the shard and tells the ledger.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use identity::Permit;
 use metering::{Report, SessionId};
 
-use crate::allocation::{AllocationKey, Family};
+use crate::allocation::{AllocationKey, Family, Protocol};
+use crate::client::{Client, ConnectionId};
+use crate::data_connection::DataConnection;
 
 /// Something to be done outside the core, polled with [`crate::TurnServer::poll_event`].
 #[derive(Clone, Debug)]
@@ -20,20 +23,59 @@ pub enum Event {
         /// On whose account.
         permit: Arc<Permit>,
     },
-    /// The money is there: open this port, then call [`crate::TurnServer::relay_opened`] or
-    /// [`crate::TurnServer::relay_failed`].
+    /// The money is there: open this port (of TCP: to listen and to connect from), then call
+    /// [`crate::TurnServer::relay_opened`] or [`crate::TurnServer::relay_failed`].
     OpenRelay {
         /// Which allocation.
         allocation: AllocationKey,
+        /// Of UDP or TCP.
+        protocol: Protocol,
         /// Of which family.
         family: Family,
         /// The port.
         port: u16,
     },
-    /// The allocation's port is to be closed.
+    /// One of the allocation's ports is to be closed.
     CloseRelay {
         /// Which allocation.
         allocation: AllocationKey,
+        /// Which of its ports.
+        family: Family,
+    },
+    /// Open a TCP connection from the allocation's relayed port to this peer (RFC 6062 section 5.2), then call
+    /// [`crate::TurnServer::connected`] or [`crate::TurnServer::connect_failed`]. What the peer sends stays unread until
+    /// [`Event::Join`].
+    Connect {
+        /// Its number.
+        data: DataConnection,
+        /// From whose port.
+        allocation: AllocationKey,
+        /// To whom.
+        peer: SocketAddr,
+    },
+    /// A client came for its connection: once the answer to its ConnectionBind is sent, whatever follows on the client's
+    /// connection goes to the peer as it is, and the other way round, each chunk after
+    /// [`crate::TurnServer::spend`] has paid for it.
+    Join {
+        /// The peer's connection.
+        data: DataConnection,
+        /// The client's.
+        client: ConnectionId,
+    },
+    /// This connection, and the client's that is joined to it, are to be closed. One that was still being opened is
+    /// reported with [`crate::TurnServer::connect_failed`] all the same.
+    CloseData {
+        /// The peer's connection.
+        data: DataConnection,
+    },
+    /// What was just handed in is for another shard, and so is whatever follows from this client: hand it over (of a
+    /// connection, the connection itself, with that message first). A CONNECTION-ID and a mobility ticket name the shard
+    /// that they are of.
+    HandOver {
+        /// The client.
+        client: Client,
+        /// The shard, as in [`crate::Config::shard`].
+        shard: u8,
     },
     /// Usage for the ledger.
     Report(Report),
@@ -55,6 +97,8 @@ pub enum CloseReason {
     Deleted,
     /// The client did not refresh it.
     Expired,
+    /// The client's connection was closed.
+    Disconnected,
     /// It never came to be: no money, no port, or neither in time.
     Refused,
     /// The session was ended from above.

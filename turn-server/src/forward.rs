@@ -8,17 +8,18 @@ use std::time::Instant;
 use metering::Direction;
 use rand::Rng;
 use wire::channel_data::ChannelData;
-use wire::stun::{AttributeType, Message, TransactionId};
+use wire::stun::{AttributeType, Builder, Class, Icmp, Message, Method, TransactionId};
 
-use crate::admit::KNOWN;
-use crate::allocation::{AllocationKey, FiveTuple};
+use crate::allocation::{AllocationKey, Family, Protocol};
+use crate::charge::Charge;
+use crate::client::Client;
 use crate::discard::Discard;
 use crate::egress::{self, Charged, HEADROOM, Transmit, Via};
 use crate::server::TurnServer;
 
 /// A packet on its way to a client.
 pub(crate) struct Outgoing {
-    pub(crate) five_tuple: FiveTuple,
+    pub(crate) client: Client,
     /// The length of the Data indication written for it; none where it goes out as it lies, behind a ChannelData header.
     pub(crate) indication: Option<usize>,
     pub(crate) charged: Charged,
@@ -29,37 +30,40 @@ impl TurnServer {
     pub(crate) fn channel_data<'a>(
         &mut self,
         now: Instant,
-        five_tuple: &FiveTuple,
+        client: &Client,
         message: ChannelData<'a>,
     ) -> Result<Transmit<'a>, Discard> {
-        let (key, allocation) = self
-            .allocations
-            .of_client(five_tuple)
-            .ok_or(Discard::NoAllocation)?;
+        let (key, allocation) = self.allocations.of_client(client).ok_or(Discard::NoAllocation)?;
         let peer = allocation
             .channels
             .peer(message.number, now)
             .ok_or(Discard::NoChannel)?;
-        self.relay_to_peer(now, key, peer, message.data)
+        if allocation.is_moving() {
+            self.arrived(key, client);
+        }
+        self.relay_to_peer(now, key, peer, message.data, false)
     }
 
     /// A Send indication from a client (RFC 8656 section 11.2).
     pub(crate) fn send_indication<'a>(
         &mut self,
         now: Instant,
-        five_tuple: &FiveTuple,
+        client: &Client,
         message: &Message<'a>,
     ) -> Result<Transmit<'a>, Discard> {
-        let key = self.allocations.key_of(five_tuple).ok_or(Discard::NoAllocation)?;
-        // DONT-FRAGMENT is unknown to us, and an indication with what is unknown is discarded.
-        if message.unknown_required(KNOWN).next().is_some() {
+        let (key, allocation) = self.allocations.of_client(client).ok_or(Discard::NoAllocation)?;
+        if allocation.is_moving() {
+            self.arrived(key, client);
+        }
+        // An indication with what is unknown is discarded, DONT-FRAGMENT without the means to set it included.
+        if self.unknown_required(message, false).next().is_some() {
             return Err(Discard::UnexpectedStun);
         }
         let peer = message.xor_peer_address().ok_or(Discard::MalformedStun)?;
         let data = message
             .attribute(AttributeType::DATA)
             .ok_or(Discard::MalformedStun)?;
-        self.relay_to_peer(now, key, peer, data)
+        self.relay_to_peer(now, key, peer, data, message.dont_fragment())
     }
 
     /// The payload goes out as it came in: not even looked at.
@@ -69,11 +73,12 @@ impl TurnServer {
         key: AllocationKey,
         peer: SocketAddr,
         data: &'a [u8],
+        dont_fragment: bool,
     ) -> Result<Transmit<'a>, Discard> {
         let allocation = self
             .allocations
             .get_mut(key)
-            .filter(|a| a.is_open())
+            .filter(|a| a.is_open() && a.protocol == Protocol::Udp)
             .ok_or(Discard::NoAllocation)?;
         if !allocation.permissions.allows(peer.ip(), now) {
             return Err(Discard::NoPermission);
@@ -81,12 +86,16 @@ impl TurnServer {
         let kind = self
             .config
             .policy
-            .admit_permitted(peer, &self.census)
+            .admit_permitted(peer, Protocol::Udp, &self.census)
             .map_err(|_| Discard::PeerDenied)?;
         let (direction, bytes) = (Direction::FromClient, data.len() as u64);
-        allocation.charge(&self.config, kind, direction, bytes, now, &mut self.events)?;
-        self.counters.packets_from_client += 1;
-        self.counters.bytes_from_client += bytes;
+        let charge = Charge {
+            peer: kind,
+            direction,
+            bytes,
+        };
+        allocation.charge(&self.config, charge, now, &mut self.events)?;
+        self.counters.relayed(direction, 1, bytes);
         let charged = Some(Charged {
             allocation: key,
             direction,
@@ -94,11 +103,16 @@ impl TurnServer {
             bytes,
         });
         Ok(Transmit {
-            via: Via::Relay(key),
+            via: Via::Relay {
+                allocation: key,
+                family: Family::of(peer.ip()),
+            },
             destination: peer,
             source: None,
             contents: data,
             charged,
+            peer: Some(kind),
+            dont_fragment,
         })
     }
 
@@ -117,7 +131,7 @@ impl TurnServer {
         let allocation = self
             .allocations
             .get_mut(key)
-            .filter(|a| a.is_open())
+            .filter(|a| a.is_open() && a.protocol == Protocol::Udp)
             .ok_or(Discard::NoAllocation)?;
         if !allocation.permissions.allows(peer.ip(), now) {
             return Err(Discard::NoPermission);
@@ -125,7 +139,7 @@ impl TurnServer {
         let kind = self
             .config
             .policy
-            .admit_permitted(peer, &self.census)
+            .admit_permitted(peer, Protocol::Udp, &self.census)
             .map_err(|_| Discard::PeerDenied)?;
         let (direction, bytes) = (Direction::ToClient, data.len() as u64);
         // Headers before money: what cannot be sent is not paid for.
@@ -142,9 +156,13 @@ impl TurnServer {
                 )?)
             }
         };
-        allocation.charge(&self.config, kind, direction, bytes, now, &mut self.events)?;
-        self.counters.packets_to_client += 1;
-        self.counters.bytes_to_client += bytes;
+        let charge = Charge {
+            peer: kind,
+            direction,
+            bytes,
+        };
+        allocation.charge(&self.config, charge, now, &mut self.events)?;
+        self.counters.relayed(direction, 1, bytes);
         let charged = Charged {
             allocation: key,
             direction,
@@ -152,9 +170,68 @@ impl TurnServer {
             bytes,
         };
         Ok(Outgoing {
-            five_tuple: allocation.five_tuple,
+            client: allocation.client,
             indication,
             charged,
         })
+    }
+
+    /// The network answered to a datagram that was relayed to this peer (RFC 8656 section 11.5). What the client is told,
+    /// free of charge.
+    pub fn peer_unreachable(
+        &mut self,
+        now: Instant,
+        allocation: AllocationKey,
+        peer: SocketAddr,
+        icmp: Icmp,
+    ) -> Option<Transmit<'_>> {
+        match self.icmp_indication(now, allocation, peer, icmp) {
+            Ok((client, len)) => Some(self.answer(&client, len)),
+            Err(discard) => {
+                self.counters.discard(discard);
+                None
+            }
+        }
+    }
+
+    fn icmp_indication(
+        &mut self,
+        now: Instant,
+        key: AllocationKey,
+        peer: SocketAddr,
+        icmp: Icmp,
+    ) -> Result<(Client, usize), Discard> {
+        let (told, too_big) = match Family::of(peer.ip()) {
+            Family::V4 => (matches!(icmp.kind, 3 | 11), (icmp.kind, icmp.code) == (3, 4)),
+            Family::V6 => (matches!(icmp.kind, 1..=3), icmp.kind == 2),
+        };
+        if !told {
+            return Err(Discard::UnexpectedIcmp);
+        }
+        let allocation = self
+            .allocations
+            .get_mut(key)
+            .filter(|a| a.is_open())
+            .ok_or(Discard::NoAllocation)?;
+        if !allocation.permissions.allows(peer.ip(), now) {
+            return Err(Discard::NoPermission);
+        }
+        let icmp = Icmp {
+            data: if too_big { icmp.data } else { 0 },
+            ..icmp
+        };
+        let mut id = [0; 12];
+        self.rng.fill_bytes(&mut id);
+        Builder::new(
+            &mut self.reply,
+            Class::Indication,
+            Method::DATA,
+            TransactionId(id),
+        )
+        .xor_peer_address(peer)
+        .icmp(icmp)
+        .finish()
+        .map(|len| (allocation.client, len))
+        .map_err(|_| Discard::Oversize)
     }
 }

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
+use crate::allocation::Family;
 use crate::config::PERMISSION_LIFETIME;
 
 /// The permissions of one allocation. A handful, so a list is faster than a map.
@@ -38,6 +39,11 @@ impl Permissions {
             }
         }
         true
+    }
+
+    /// Removes those of one family.
+    pub(crate) fn remove_family(&mut self, family: Family) {
+        self.entries.retain(|(ip, _)| Family::of(*ip) != family);
     }
 
     /// Makes or refreshes one. Call [`Permissions::fits`] first.

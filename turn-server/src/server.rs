@@ -1,7 +1,7 @@
 //! The core of one shard: what goes in, what comes out, and when.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,18 +10,21 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use wire::stun::{Message, Method};
 
-use crate::admit::{KNOWN, Unauthenticated};
-use crate::allocation::{Allocation, AllocationKey, Allocations, FiveTuple};
+use crate::admit::{PASSWORD_ALGORITHMS, Unauthenticated};
+use crate::allocation::{Allocation, AllocationKey, Allocations, Protocol};
 use crate::answer::Head;
 use crate::census::Census;
 use crate::challenge::Challenges;
 use crate::classify::{Classified, classify};
+use crate::client::Client;
 use crate::config::{Config, SWEEP_INTERVAL};
 use crate::credential::{Credential, Credentials};
+use crate::data_connection::DataConnections;
 use crate::discard::{Counters, Discard};
-use crate::egress::{Transmit, Via};
+use crate::egress::Transmit;
 use crate::event::{CloseReason, Event};
-use crate::nonce::Nonces;
+use crate::mobility::Tickets;
+use crate::nonce::{Features, Nonces};
 
 /// Room for the largest Data indication: a UDP payload and the attributes around it.
 const REPLY_LEN: usize = (1 << 16) + 256;
@@ -35,8 +38,10 @@ pub struct TurnServer {
     pub(crate) census: Arc<Census>,
     pub(crate) nonces: Nonces,
     pub(crate) challenges: Challenges,
+    pub(crate) tickets: Tickets,
     pub(crate) credentials: Credentials,
     pub(crate) allocations: Allocations,
+    pub(crate) data: DataConnections,
     pub(crate) leases: HashMap<LeaseId, AllocationKey>,
     pub(crate) events: VecDeque<Event>,
     pub(crate) counters: Counters,
@@ -52,9 +57,10 @@ impl TurnServer {
     /// A server without allocations. `seed` feeds what must be unguessable: relayed ports, nonces, transaction ids.
     pub fn new(config: Config, census: Arc<Census>, seed: [u8; 32], now: Instant) -> Self {
         let mut rng = StdRng::from_seed(seed);
-        let (mut nonce_secret, mut meter_secret) = ([0; 32], [0; 32]);
+        let (mut nonce_secret, mut meter_secret, mut ticket_secret) = ([0; 32], [0; 32], [0; 32]);
         rng.fill_bytes(&mut nonce_secret);
         rng.fill_bytes(&mut meter_secret);
+        rng.fill_bytes(&mut ticket_secret);
         Self {
             nonces: Nonces::new(&nonce_secret, now),
             challenges: Challenges::new(
@@ -62,8 +68,10 @@ impl TurnServer {
                 config.challenges_per_second,
                 config.challenges_burst,
             ),
+            tickets: Tickets::new(&ticket_secret, config.shard),
             credentials: Credentials::new(config.credentials_max),
             allocations: Allocations::default(),
+            data: DataConnections::new(config.shard),
             leases: HashMap::new(),
             events: VecDeque::with_capacity(EVENTS),
             counters: Counters::new(),
@@ -82,27 +90,26 @@ impl TurnServer {
         self.credentials.add(credential, now)
     }
 
-    /// Takes one datagram that a client sent to the server's port; `local` is the address of ours that it hit. At most
-    /// one datagram follows from it.
+    /// Takes one message that a client sent: a datagram, or what was framed in a stream. At most one message follows
+    /// from it. Whoever reads a stream polls the events before it reads on, since what comes next may be for another
+    /// shard ([`Event::HandOver`]) or no message at all ([`Event::Join`]).
     pub fn handle_client<'a>(
         &'a mut self,
         now: Instant,
-        client: SocketAddr,
-        local: Option<IpAddr>,
-        datagram: &'a [u8],
+        client: Client,
+        message: &'a [u8],
     ) -> Option<Transmit<'a>> {
-        let five_tuple = FiveTuple { client, local };
-        let classified = if client.port() == 0 {
+        let classified = if client.source.port() == 0 {
             Err(Discard::SourcePortZero)
         } else {
-            classify(datagram)
+            classify(message)
         };
         let outcome = match classified {
-            Ok(Classified::ChannelData(message)) => self.channel_data(now, &five_tuple, message),
-            Ok(Classified::Send(message)) => self.send_indication(now, &five_tuple, &message),
+            Ok(Classified::ChannelData(message)) => self.channel_data(now, &client, message),
+            Ok(Classified::Send(message)) => self.send_indication(now, &client, &message),
             Ok(Classified::Request(message)) => {
-                let len = self.request(now, five_tuple, &message)?;
-                return Some(self.answer(five_tuple, len));
+                let (client, len) = self.request(now, client, &message)?;
+                return Some(self.answer(&client, len));
             }
             Err(discard) => Err(discard),
         };
@@ -119,13 +126,13 @@ impl TurnServer {
         packet: &'a mut [u8],
     ) -> Option<Transmit<'a>> {
         match self.relay_to_client(now, allocation, peer, packet) {
-            Ok(outgoing) => Some(Transmit {
-                via: Via::Listener,
-                destination: outgoing.five_tuple.client,
-                source: outgoing.five_tuple.local,
-                contents: outgoing.indication.map_or(packet, |len| &self.reply[..len]),
-                charged: Some(outgoing.charged),
-            }),
+            Ok(outgoing) => {
+                let contents = outgoing.indication.map_or(packet, |len| &mut self.reply[..len]);
+                Some(Transmit {
+                    charged: Some(outgoing.charged),
+                    ..Transmit::to_client(&outgoing.client, contents)
+                })
+            }
             Err(discard) => {
                 self.counters.discard(discard);
                 None
@@ -136,6 +143,16 @@ impl TurnServer {
     /// What is to be done outside, if anything.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
+    }
+
+    /// The shard that the message which was just handed in is for, if it is another one: [`Event::HandOver`] for whoever
+    /// has the message still in hand.
+    pub fn take_hand_over(&mut self, client: &Client) -> Option<u8> {
+        let &Event::HandOver { client: whose, shard } = self.events.back()? else {
+            return None;
+        };
+        (whose == *client).then(|| self.events.pop_back())?;
+        Some(shard)
     }
 
     /// When [`TurnServer::handle_timeout`] is due.
@@ -150,7 +167,8 @@ impl TurnServer {
         }
         let mut expired = std::mem::take(&mut self.expired);
         for (key, allocation) in self.allocations.iter_mut() {
-            if now >= allocation.expires {
+            let held_out = |since: Instant| now >= since + self.config.held_max;
+            if now >= allocation.expires || allocation.held.is_some_and(held_out) {
                 expired.push(key);
                 continue;
             }
@@ -170,13 +188,21 @@ impl TurnServer {
                 continue;
             };
             // Time that passed between the expiry and this look at the clock is not the client's.
-            let (reason, at) = match allocation.is_open() {
-                true => (CloseReason::Expired, allocation.expires),
-                false => (CloseReason::Refused, now),
+            let (reason, at) = match (allocation.is_open(), now >= allocation.expires) {
+                (true, true) => (CloseReason::Expired, allocation.expires),
+                (true, false) => (CloseReason::Ended, now),
+                (false, _) => (CloseReason::Refused, now),
             };
             self.remove(key, reason, at);
         }
         self.expired = expired;
+        self.census.expire_reservations(now);
+        for (data, opening) in self.data.overdue(now) {
+            match opening {
+                true => self.events.push_back(Event::CloseData { data }),
+                false => self.close_data(data),
+            }
+        }
         self.next_sweep = (self.allocations.len() > 0).then(|| now + SWEEP_INTERVAL);
     }
 
@@ -195,77 +221,104 @@ impl TurnServer {
         self.allocations.len()
     }
 
+    /// True if this client has an allocation, or carries data of one (RFC 6062): its connection is in use.
+    pub fn serves(&self, client: &Client) -> bool {
+        let joined = |connection| self.data.of_client(connection).is_some();
+        self.allocations.key_of(client).is_some()
+            || self.data.len() > 0 && client.connection.is_some_and(joined)
+    }
+
     /// What passed and what did not.
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
 
-    fn request(&mut self, now: Instant, five_tuple: FiveTuple, message: &Message<'_>) -> Option<usize> {
+    /// The answer's length, and the 5-tuple that it goes out on.
+    fn request(&mut self, now: Instant, client: Client, message: &Message<'_>) -> Option<(Client, usize)> {
         match message.method() {
-            Method::BINDING => return self.binding(now, five_tuple, message),
-            Method::ALLOCATE | Method::REFRESH | Method::CREATE_PERMISSION | Method::CHANNEL_BIND => {}
+            Method::BINDING => self.binding(now, client, message),
+            Method::ALLOCATE
+            | Method::REFRESH
+            | Method::CREATE_PERMISSION
+            | Method::CHANNEL_BIND
+            | Method::CONNECT
+            | Method::CONNECTION_BIND => Some((client, self.authenticated(now, client, message)?)),
             _ => {
                 self.counters.discard(Discard::UnexpectedStun);
-                return None;
+                None
             }
-        }
-        let credential = match self.authenticate(now, &five_tuple, message) {
-            Ok(credential) => credential,
-            Err(refusal) => return self.challenge(now, five_tuple, message, refusal),
-        };
-        if message.unknown_required(KNOWN).next().is_some() {
-            let unknown = message.unknown_required(KNOWN);
-            return Head::of(message).unknown(&mut self.reply, credential.integrity(), unknown);
-        }
-        match message.method() {
-            Method::ALLOCATE => self.allocate(now, five_tuple, message, &credential),
-            Method::REFRESH => self.refresh(now, five_tuple, message, &credential),
-            Method::CREATE_PERMISSION => self.create_permission(now, five_tuple, message, &credential),
-            _ => self.channel_bind(now, five_tuple, message, &credential),
         }
     }
 
-    /// Binding (RFC 8489 section 6): the address that the client is seen at, for who gathers candidates.
-    fn binding(&mut self, now: Instant, five_tuple: FiveTuple, message: &Message<'_>) -> Option<usize> {
-        let head = Head::of(message);
-        let len = match message.unknown_required(KNOWN).next() {
-            None => head.bare_success(&mut self.reply, |answer| {
-                answer.xor_mapped_address(five_tuple.client)
-            }),
-            Some(_) => head.bare_error(&mut self.reply, 420),
+    fn authenticated(&mut self, now: Instant, client: Client, message: &Message<'_>) -> Option<usize> {
+        let credential = match self.authenticate(now, &client, message) {
+            Ok(credential) => credential,
+            Err(refusal) => return self.challenge(now, client, message, refusal),
         };
-        self.within_limits(now, five_tuple, message, len)
+        let unknown = self.unknown_required(message, false);
+        if unknown.clone().next().is_some() {
+            let error = (420, "Unknown Attribute");
+            return Head::of(message).error_with(&mut self.reply, &credential, error, |answer| {
+                answer.unknown_attributes(unknown)
+            });
+        }
+        match message.method() {
+            Method::ALLOCATE => self.allocate(now, client, message, &credential),
+            Method::REFRESH => self.refresh(now, client, message, &credential),
+            Method::CREATE_PERMISSION => self.create_permission(now, client, message, &credential),
+            Method::CHANNEL_BIND => self.channel_bind(now, client, message, &credential),
+            Method::CONNECT => self.connect(now, client, message, &credential),
+            _ => self.connection_bind(now, client, message, &credential),
+        }
     }
 
     fn challenge(
         &mut self,
         now: Instant,
-        five_tuple: FiveTuple,
+        client: Client,
         message: &Message<'_>,
         refusal: Unauthenticated,
     ) -> Option<usize> {
-        let nonce = self.nonces.issue(five_tuple.client, now);
-        let nonce = str::from_utf8(&nonce).expect("a nonce is ASCII");
         let head = Head::of(message);
-        let len = match refusal {
-            Unauthenticated::Unauthorized => head.challenge(&mut self.reply, 401, nonce),
-            Unauthenticated::StaleNonce => head.challenge(&mut self.reply, 438, nonce),
-            Unauthenticated::BadRequest => head.bare_error(&mut self.reply, 400),
+        let code = match refusal {
+            Unauthenticated::Unauthorized => 401,
+            Unauthenticated::StaleNonce => 438,
+            Unauthenticated::BadRequest => {
+                let len = head.bare_error(&mut self.reply, 400, |answer| answer);
+                return self.within_limits(now, client, message, len);
+            }
         };
-        self.within_limits(now, five_tuple, message, len)
+        // All that we can do, if there is room for it.
+        let nonce = self.nonces.issue(client.source, Features::Cookie, now);
+        let full = head.challenge(&mut self.reply, code, nonce.as_str(), |answer| {
+            let answer = answer.password_algorithms(PASSWORD_ALGORITHMS);
+            match &self.config.access_tokens {
+                Some(tokens) => answer.third_party_authorization(tokens.server_name()),
+                None => answer,
+            }
+        });
+        let request = message.as_bytes().len();
+        let len = match full.filter(|len| Challenges::fits(&client, request, *len)) {
+            Some(len) => Some(len),
+            None => {
+                let nonce = self.nonces.issue(client.source, Features::None, now);
+                head.challenge(&mut self.reply, code, nonce.as_str(), |answer| answer)
+            }
+        };
+        self.within_limits(now, client, message, len)
     }
 
-    fn within_limits(
+    pub(crate) fn within_limits(
         &mut self,
         now: Instant,
-        five_tuple: FiveTuple,
+        client: Client,
         message: &Message<'_>,
         len: Option<usize>,
     ) -> Option<usize> {
-        let allowed = len.filter(|len| {
-            self.challenges
-                .allow(five_tuple.client, message.as_bytes().len(), *len, now)
-        });
+        let fits = |len: &usize| Challenges::fits(&client, message.as_bytes().len(), *len);
+        let allowed = len
+            .filter(fits)
+            .filter(|_| self.challenges.allow(client.source.ip(), now));
         if allowed.is_none() {
             self.counters.discard(Discard::ChallengeLimit);
         }
@@ -273,42 +326,48 @@ impl TurnServer {
     }
 
     /// What has been written into `reply`, to the client.
-    pub(crate) fn answer(&self, five_tuple: FiveTuple, len: usize) -> Transmit<'_> {
-        Transmit {
-            via: Via::Listener,
-            destination: five_tuple.client,
-            source: five_tuple.local,
-            contents: &self.reply[..len],
-            charged: None,
-        }
+    pub(crate) fn answer(&self, client: &Client, len: usize) -> Transmit<'_> {
+        Transmit::to_client(client, &self.reply[..len])
     }
 
     /// The allocation of this 5-tuple, if it is this credential's.
     pub(crate) fn own_allocation(
         &mut self,
-        five_tuple: &FiveTuple,
+        client: &Client,
         credential: &Credential,
     ) -> Result<(AllocationKey, &mut Allocation), (u16, &'static str)> {
-        let found = self
+        const MISMATCH: (u16, &str) = (437, "Allocation Mismatch");
+        let key = self.allocations.key_of(client).ok_or(MISMATCH)?;
+        let allocation = self
             .allocations
-            .of_client(five_tuple)
-            .filter(|(_, allocation)| allocation.is_open());
-        let (key, allocation) = found.ok_or((437, "Allocation Mismatch"))?;
+            .get_mut(key)
+            .filter(|allocation| allocation.is_open())
+            .ok_or(MISMATCH)?;
         if allocation.credential.username() != credential.username() {
             self.counters
                 .auth_failure(crate::discard::AuthFailure::WrongCredentials);
             return Err((441, "Wrong Credentials"));
         }
-        Ok((key, allocation))
+        if allocation.is_moving() {
+            self.arrived(key, client);
+        }
+        Ok((key, self.allocations.get_mut(key).ok_or(MISMATCH)?))
     }
 
     pub(crate) fn remove(&mut self, key: AllocationKey, reason: CloseReason, at: Instant) {
         let Some(mut allocation) = self.allocations.remove(key) else {
             return;
         };
-        if let Some(port) = allocation.port() {
-            self.events.push_back(Event::CloseRelay { allocation: key });
-            self.census.free_port(port);
+        if allocation.protocol == Protocol::Tcp {
+            let data: Vec<_> = self.data.of(key).map(|(data, _)| data).collect();
+            data.into_iter().for_each(|data| self.close_data(data));
+        }
+        for (family, port) in allocation.held_ports() {
+            self.events.push_back(Event::CloseRelay {
+                allocation: key,
+                family,
+            });
+            self.census.free_port(allocation.protocol, port);
         }
         self.census.leave(allocation.credential.permit().account());
         if let Some(allowance) = &mut allocation.allowance {

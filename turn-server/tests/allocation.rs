@@ -54,7 +54,6 @@ fn a_relayed_packet_allocates_nothing() {
     let (key, _) = world.allocate(&user, client);
     assert_eq!(world.bind(&user, client, 0x4000, peer), 0);
     assert_eq!(world.permit_peer(&user, client, address("8.8.8.9:1")), 0);
-    let local = Some(SERVER.parse().unwrap());
     let channel = channel_message(0x4000, &[1; 1200]);
     let indication = send_indication(peer, &[2; 1200]);
     let mut packet = [3; HEADROOM + 1200];
@@ -66,13 +65,8 @@ fn a_relayed_packet_allocates_nothing() {
         let mut relayed = 0;
         for _ in 0..10_000 {
             now += Duration::from_micros(500);
-            relayed += usize::from(world.turn.handle_client(now, client, local, &channel).is_some());
-            relayed += usize::from(
-                world
-                    .turn
-                    .handle_client(now, client, local, &indication)
-                    .is_some(),
-            );
+            relayed += usize::from(world.turn.handle_client(now, udp(client), &channel).is_some());
+            relayed += usize::from(world.turn.handle_client(now, udp(client), &indication).is_some());
             relayed += usize::from(world.turn.handle_peer(now, key, peer, &mut packet).is_some());
             // Without a channel: a Data indication.
             relayed += usize::from(

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use metering::{Msat, Report};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use turn_server::{AllocationKey, Via};
+use turn_server::{AllocationKey, Protocol, Via};
 use wire::channel_data::{self, ChannelNumber};
 use wire::stun::{Class, Message, Method};
 use world::*;
@@ -129,11 +129,11 @@ fn run(seed: u64, loss: f64) {
             };
             for sent in sent {
                 match sent.via {
-                    Via::Relay(key) => {
+                    Via::Relay { allocation: key, .. } => {
                         to_peers += sent.bytes.len() as u64;
                         network.carry(world.now, || To::Peer(key), &sent.bytes);
                     }
-                    Via::Listener => {
+                    Via::Listener | Via::Connection(_) => {
                         let index = clients
                             .iter()
                             .position(|client| client.address == sent.to)
@@ -150,7 +150,7 @@ fn run(seed: u64, loss: f64) {
     assert_eq!(world.turn.allocations(), 0, "seed {seed}");
     assert!(world.opened.is_empty(), "seed {seed}: every port is closed");
     assert!(
-        (49_152..=65_535u16).all(|port| !world.census.is_relayed(port)),
+        (49_152..=65_535u16).all(|port| !world.census.is_relayed(Protocol::Udp, port)),
         "seed {seed}: no port is lost"
     );
     let closed: Vec<&Report> = world.reports.iter().filter(|report| report.closed).collect();

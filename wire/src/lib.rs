@@ -12,6 +12,7 @@ pub mod channel_data;
 pub mod demux;
 pub mod rtcp;
 pub mod rtp;
+pub mod stream;
 pub mod stun;
 
 pub use error::{ParseError, WriteError};

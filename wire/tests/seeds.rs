@@ -12,9 +12,10 @@ use std::path::Path;
 
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 5] = [
+const TARGETS: [Target; 6] = [
     ("stun", targets::stun),
     ("channel_data", targets::channel_data),
+    ("stream", targets::stream),
     ("rtp", targets::rtp),
     ("rtcp", targets::rtcp),
     ("demux", targets::demux),

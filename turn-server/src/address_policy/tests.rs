@@ -60,7 +60,7 @@ fn nothing_outside_the_public_internet_is_a_peer() {
         "ff02::1",
     ] {
         assert_eq!(
-            policy.admit(SocketAddr::new(ip(text), 5000), &census),
+            policy.admit(SocketAddr::new(ip(text), 5000), Protocol::Udp, &census),
             Err(Denied),
             "{text}"
         );
@@ -81,7 +81,7 @@ fn the_public_internet_is_open() {
         "2a00::1",
     ] {
         assert_eq!(
-            policy.admit(SocketAddr::new(ip(text), 53), &Census::new()),
+            policy.admit(SocketAddr::new(ip(text), 53), Protocol::Udp, &Census::new()),
             Ok(PeerKind::Foreign),
             "{text}"
         );
@@ -97,14 +97,17 @@ fn of_our_own_addresses_only_the_sfu_and_relayed_ports_are_peers() {
         ..AddressPolicy::default()
     };
     let census = Census::new();
-    assert!(census.take_port(50_000));
-    assert_eq!(policy.admit(peer("8.8.4.4:5004"), &census), Ok(PeerKind::OwnSfu));
+    assert!(census.take_port(Protocol::Udp, 50_000));
     assert_eq!(
-        policy.admit(peer("8.8.4.4:50000"), &census),
+        policy.admit(peer("8.8.4.4:5004"), Protocol::Udp, &census),
+        Ok(PeerKind::OwnSfu)
+    );
+    assert_eq!(
+        policy.admit(peer("8.8.4.4:50000"), Protocol::Udp, &census),
         Ok(PeerKind::OwnRelay)
     );
     assert_eq!(
-        policy.admit(peer("10.0.0.5:50000"), &census),
+        policy.admit(peer("10.0.0.5:50000"), Protocol::Udp, &census),
         Ok(PeerKind::OwnRelay)
     );
     for denied in [
@@ -115,7 +118,11 @@ fn of_our_own_addresses_only_the_sfu_and_relayed_ports_are_peers() {
         "10.0.0.5:5004",
         "127.0.0.1:22",
     ] {
-        assert_eq!(policy.admit(peer(denied), &census), Err(Denied), "{denied}");
+        assert_eq!(
+            policy.admit(peer(denied), Protocol::Udp, &census),
+            Err(Denied),
+            "{denied}"
+        );
     }
 }
 
@@ -127,8 +134,14 @@ fn an_sfu_on_the_wildcard_is_a_peer_at_each_of_our_addresses_and_nowhere_else() 
         ..AddressPolicy::default()
     };
     let census = Census::new();
-    assert_eq!(policy.admit(peer("10.0.0.5:5004"), &census), Ok(PeerKind::OwnSfu));
-    assert_eq!(policy.admit(peer("10.0.0.6:5004"), &census), Err(Denied));
+    assert_eq!(
+        policy.admit(peer("10.0.0.5:5004"), Protocol::Udp, &census),
+        Ok(PeerKind::OwnSfu)
+    );
+    assert_eq!(
+        policy.admit(peer("10.0.0.6:5004"), Protocol::Udp, &census),
+        Err(Denied)
+    );
 }
 
 #[test]
@@ -139,10 +152,22 @@ fn loopback_can_be_allowed_but_never_our_own_listeners_there() {
         ..AddressPolicy::default()
     };
     let census = Census::new();
-    assert_eq!(policy.admit(peer("127.0.0.1:9"), &census), Ok(PeerKind::Foreign));
-    assert_eq!(policy.admit(peer("127.0.0.1:3478"), &census), Err(Denied));
-    assert_eq!(policy.admit(peer("[::1]:8080"), &census), Err(Denied));
-    assert_eq!(policy.admit(peer("[::ffff:127.0.0.1]:9"), &census), Err(Denied));
+    assert_eq!(
+        policy.admit(peer("127.0.0.1:9"), Protocol::Udp, &census),
+        Ok(PeerKind::Foreign)
+    );
+    assert_eq!(
+        policy.admit(peer("127.0.0.1:3478"), Protocol::Udp, &census),
+        Err(Denied)
+    );
+    assert_eq!(
+        policy.admit(peer("[::1]:8080"), Protocol::Udp, &census),
+        Err(Denied)
+    );
+    assert_eq!(
+        policy.admit(peer("[::ffff:127.0.0.1]:9"), Protocol::Udp, &census),
+        Err(Denied)
+    );
 }
 
 #[test]
@@ -151,8 +176,14 @@ fn port_0_is_no_peer() {
         allow_loopback: true,
         ..AddressPolicy::default()
     };
-    assert_eq!(policy.admit(peer("8.8.8.8:0"), &Census::new()), Err(Denied));
-    assert_eq!(policy.admit(peer("127.0.0.1:0"), &Census::new()), Err(Denied));
+    assert_eq!(
+        policy.admit(peer("8.8.8.8:0"), Protocol::Udp, &Census::new()),
+        Err(Denied)
+    );
+    assert_eq!(
+        policy.admit(peer("127.0.0.1:0"), Protocol::Udp, &Census::new()),
+        Err(Denied)
+    );
 }
 
 #[test]
@@ -163,10 +194,13 @@ fn an_operator_lists_exceptions() {
     };
     let census = Census::new();
     assert_eq!(
-        policy.admit(peer("10.1.2.3:5000"), &census),
+        policy.admit(peer("10.1.2.3:5000"), Protocol::Udp, &census),
         Ok(PeerKind::Foreign)
     );
-    assert_eq!(policy.admit(peer("10.2.2.3:5000"), &census), Err(Denied));
+    assert_eq!(
+        policy.admit(peer("10.2.2.3:5000"), Protocol::Udp, &census),
+        Err(Denied)
+    );
     for wrong in ["10.0.0.0", "10.0.0.0/33", "::/129", "x/8", "10.0.0.0/-1"] {
         assert!(wrong.parse::<Prefix>().is_err(), "{wrong}");
     }

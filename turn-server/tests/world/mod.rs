@@ -11,8 +11,8 @@ use identity::token::{Issue, TokenPolicy, issue, verify};
 use identity::{Permit, SigningKey};
 use metering::{Allowance, LeaseId, Msat, Rates, Report, SessionId, Step};
 use turn_server::{
-    AddressPolicy, AllocationKey, Census, CloseReason, Config, Credential, Event, Family, HEADROOM, REALM,
-    Refusal, TurnServer, Via,
+    AddressPolicy, AllocationKey, Census, Client, CloseReason, Config, ConnectionId, Credential, Event,
+    Family, HEADROOM, REALM, Refusal, Transmit, Transport, TurnServer, Via,
 };
 use wire::channel_data::{self, ChannelNumber};
 use wire::stun::{AttributeType, Builder, Class, Message, Method, TransactionId, long_term_key};
@@ -82,6 +82,31 @@ impl Sent {
     }
 }
 
+impl From<Transmit<'_>> for Sent {
+    fn from(transmit: Transmit<'_>) -> Self {
+        Self {
+            via: transmit.via,
+            to: transmit.destination,
+            bytes: transmit.contents.to_vec(),
+        }
+    }
+}
+
+/// A client over UDP, as the server sees it.
+pub fn udp(source: SocketAddr) -> Client {
+    Client::udp(source, server())
+}
+
+/// A client over a connection of its own.
+pub fn connected(transport: Transport, source: SocketAddr, connection: u64) -> Client {
+    Client::connected(transport, source, server(), ConnectionId::new(connection))
+}
+
+/// The server's transport address.
+pub fn server() -> SocketAddr {
+    SocketAddr::new(SERVER.parse().unwrap(), 3478)
+}
+
 /// One core and what surrounds it.
 pub struct World {
     pub turn: TurnServer,
@@ -96,7 +121,9 @@ pub struct World {
     pub ports_fail: usize,
     pub reports: Vec<Report>,
     pub closed: Vec<(AllocationKey, SessionId, CloseReason)>,
-    pub opened: HashMap<AllocationKey, u16>,
+    pub opened: HashMap<(AllocationKey, Family), u16>,
+    /// What was asked of the sockets of TCP allocations.
+    pub data: Vec<Event>,
     pub admissions: Vec<AllocationKey>,
     pub sent: Vec<Sent>,
     next_lease: u64,
@@ -122,6 +149,7 @@ impl World {
             reports: Vec::new(),
             closed: Vec::new(),
             opened: HashMap::new(),
+            data: Vec::new(),
             admissions: Vec::new(),
             sent: Vec::new(),
             next_lease: 0,
@@ -169,13 +197,13 @@ impl World {
 
     /// From a client to the server's port; what comes back or goes on.
     pub fn client_sends(&mut self, from: SocketAddr, datagram: &[u8]) -> Vec<Sent> {
-        let local: IpAddr = SERVER.parse().unwrap();
-        let transmit = self.turn.handle_client(self.now, from, Some(local), datagram);
-        let sent = transmit.map(|t| Sent {
-            via: t.via,
-            to: t.destination,
-            bytes: t.contents.to_vec(),
-        });
+        self.sends(udp(from), datagram)
+    }
+
+    /// From a client over any transport.
+    pub fn sends(&mut self, from: Client, message: &[u8]) -> Vec<Sent> {
+        let transmit = self.turn.handle_client(self.now, from, message);
+        let sent = transmit.map(Sent::from);
         self.sent.extend(sent);
         self.events();
         std::mem::take(&mut self.sent)
@@ -185,11 +213,7 @@ impl World {
         let mut packet = vec![0; HEADROOM + data.len()];
         packet[HEADROOM..].copy_from_slice(data);
         let transmit = self.turn.handle_peer(self.now, to, from, &mut packet);
-        let sent = transmit.map(|t| Sent {
-            via: t.via,
-            to: t.destination,
-            bytes: t.contents.to_vec(),
-        });
+        let sent = transmit.map(Sent::from);
         self.sent.extend(sent);
         self.events();
         std::mem::take(&mut self.sent)
@@ -211,12 +235,13 @@ impl World {
                     allocation,
                     family,
                     port,
+                    ..
                 } => {
                     let answer = if self.ports_fail > 0 {
                         self.ports_fail -= 1;
-                        self.turn.relay_failed(allocation, self.now)
+                        self.turn.relay_failed(allocation, family, self.now)
                     } else {
-                        self.opened.insert(allocation, port);
+                        self.opened.insert((allocation, family), port);
                         let ip: IpAddr = match family {
                             Family::V4 => SERVER.parse().unwrap(),
                             Family::V6 => "2a00::9".parse().unwrap(),
@@ -224,15 +249,15 @@ impl World {
                         self.turn
                             .relay_opened(allocation, SocketAddr::new(ip, port), self.now)
                     };
-                    self.sent.extend(answer.map(|t| Sent {
-                        via: t.via,
-                        to: t.destination,
-                        bytes: t.contents.to_vec(),
-                    }));
+                    self.sent.extend(answer.map(Sent::from));
                 }
-                Event::CloseRelay { allocation } => {
-                    self.opened.remove(&allocation);
+                Event::CloseRelay { allocation, family } => {
+                    self.opened.remove(&(allocation, family));
                 }
+                event @ (Event::Connect { .. }
+                | Event::Join { .. }
+                | Event::CloseData { .. }
+                | Event::HandOver { .. }) => self.data.push(event),
                 Event::Report(report) => {
                     self.reports.push(report);
                     if !report.last
@@ -259,20 +284,21 @@ impl World {
             }
             Err(refusal) => self.turn.refused(allocation, refusal, self.now),
         };
-        self.sent.extend(answer.map(|t| Sent {
-            via: t.via,
-            to: t.destination,
-            bytes: t.contents.to_vec(),
-        }));
+        self.sent.extend(answer.map(Sent::from));
     }
 
     /// The nonce that the server gives this client.
     pub fn nonce(&mut self, from: SocketAddr) -> String {
+        self.nonce_of(udp(from))
+    }
+
+    /// Likewise over any transport.
+    pub fn nonce_of(&mut self, from: Client) -> String {
         let id = self.id();
         let request = build(Method::ALLOCATE, id, |b| {
             b.requested_transport(17).lifetime(600).software("a test client")
         });
-        let answers = self.client_sends(from, &request);
+        let answers = self.sends(from, &request);
         assert_eq!(answers.len(), 1, "a challenge");
         assert_eq!(answers[0].code(), 401);
         answers[0].message().nonce().unwrap().to_owned()
@@ -286,10 +312,21 @@ impl World {
         method: Method,
         attributes: impl FnOnce(Builder<'_>) -> Builder<'_>,
     ) -> Vec<Sent> {
-        let nonce = self.nonce(from);
+        self.ask(user, udp(from), method, attributes)
+    }
+
+    /// An authenticated request over any transport.
+    pub fn ask(
+        &mut self,
+        user: &User,
+        from: Client,
+        method: Method,
+        attributes: impl FnOnce(Builder<'_>) -> Builder<'_>,
+    ) -> Vec<Sent> {
+        let nonce = self.nonce_of(from);
         let id = self.id();
         let request = user.sign(method, id, &nonce, attributes);
-        self.client_sends(from, &request)
+        self.sends(from, &request)
     }
 
     /// One answer to an authenticated request, and its code.
@@ -361,6 +398,17 @@ pub fn build(
 ) -> Vec<u8> {
     let mut buffer = vec![0; 2048];
     let len = attributes(Builder::new(&mut buffer, Class::Request, method, id))
+        .finish()
+        .unwrap();
+    buffer.truncate(len);
+    buffer
+}
+
+/// A Send indication of any shape.
+pub fn indication(attributes: impl FnOnce(Builder<'_>) -> Builder<'_>) -> Vec<u8> {
+    let mut buffer = vec![0; 2048];
+    let id = TransactionId([9; 12]);
+    let len = attributes(Builder::new(&mut buffer, Class::Indication, Method::SEND, id))
         .finish()
         .unwrap();
     buffer.truncate(len);

@@ -1,5 +1,5 @@
 //! XOR-MAPPED-ADDRESS and its siblings (RFC 8489 section 14.2): family, port and address, the last two
-//! combined with the magic cookie and the transaction id.
+//! combined with the magic cookie and the transaction id; and MAPPED-ADDRESS with its own (section 14.1), as they are.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -17,8 +17,16 @@ fn mask(id: TransactionId) -> [u8; 16] {
 
 /// `None` unless the family is known and the size is exactly that family's.
 pub(super) fn read(value: &[u8], id: TransactionId) -> Option<SocketAddr> {
+    read_masked(value, mask(id))
+}
+
+/// Likewise of an address that is not combined with anything.
+pub(super) fn read_plain(value: &[u8]) -> Option<SocketAddr> {
+    read_masked(value, [0; 16])
+}
+
+fn read_masked(value: &[u8], mask: [u8; 16]) -> Option<SocketAddr> {
     let (&[_, family, p0, p1], address) = value.split_first_chunk()?;
-    let mask = mask(id);
     let port = u16::from_be_bytes([p0 ^ mask[0], p1 ^ mask[1]]);
     let xor = |byte: usize, value: u8| value ^ mask[byte];
     let ip = match family {
@@ -39,7 +47,15 @@ pub(super) fn read(value: &[u8], id: TransactionId) -> Option<SocketAddr> {
 
 /// The value's bytes and how many of them are used: 8 or 20.
 pub(super) fn write(address: SocketAddr, id: TransactionId) -> ([u8; 20], usize) {
-    let mask = mask(id);
+    write_masked(address, mask(id))
+}
+
+/// Likewise of an address that is not combined with anything.
+pub(super) fn write_plain(address: SocketAddr) -> ([u8; 20], usize) {
+    write_masked(address, [0; 16])
+}
+
+fn write_masked(address: SocketAddr, mask: [u8; 16]) -> ([u8; 20], usize) {
     let mut value = [0; 20];
     let [p0, p1] = address.port().to_be_bytes();
     value[2] = p0 ^ mask[0];

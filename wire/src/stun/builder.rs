@@ -6,10 +6,10 @@ use std::net::SocketAddr;
 use aws_lc_rs::hmac;
 
 use super::address;
-use super::attribute::AttributeType;
+use super::attribute::{AttributeType, ChangeRequest, Icmp, PasswordAlgorithm};
 use super::fingerprint::{FINGERPRINT_LEN, fingerprint};
 use super::header::{Class, HEADER_LEN, MAGIC_COOKIE, Method, TransactionId, message_type};
-use super::integrity::{INTEGRITY_LEN, integrity_key, sign};
+use super::integrity::{INTEGRITY_LEN, INTEGRITY_SHA256_LEN, integrity_key, integrity_key_sha256, sign};
 use crate::WriteError;
 use crate::channel_data::ChannelNumber;
 use crate::cursor::Cursor;
@@ -165,9 +165,86 @@ impl<'b> Builder<'b> {
         self.attribute(AttributeType::RESERVATION_TOKEN, &token)
     }
 
+    /// CONNECTION-ID.
+    pub fn connection_id(self, id: u32) -> Self {
+        self.attribute(AttributeType::CONNECTION_ID, &id.to_be_bytes())
+    }
+
     /// DONT-FRAGMENT.
     pub fn dont_fragment(self) -> Self {
         self.attribute(AttributeType::DONT_FRAGMENT, &[])
+    }
+
+    /// USERHASH.
+    pub fn userhash(self, hash: &[u8; 32]) -> Self {
+        self.attribute(AttributeType::USERHASH, hash)
+    }
+
+    /// PASSWORD-ALGORITHM, without parameters.
+    pub fn password_algorithm(self, algorithm: PasswordAlgorithm) -> Self {
+        let [high, low] = algorithm.number().to_be_bytes();
+        self.attribute(AttributeType::PASSWORD_ALGORITHM, &[high, low, 0, 0])
+    }
+
+    /// PASSWORD-ALGORITHMS, best first, as it is to be repeated.
+    pub fn password_algorithms(self, list: &[u8]) -> Self {
+        self.attribute(AttributeType::PASSWORD_ALGORITHMS, list)
+    }
+
+    /// ALTERNATE-SERVER.
+    pub fn alternate_server(self, address: SocketAddr) -> Self {
+        self.plain(AttributeType::ALTERNATE_SERVER, address)
+    }
+
+    /// MAPPED-ADDRESS.
+    pub fn mapped_address(self, address: SocketAddr) -> Self {
+        self.plain(AttributeType::MAPPED_ADDRESS, address)
+    }
+
+    /// RESPONSE-ORIGIN.
+    pub fn response_origin(self, address: SocketAddr) -> Self {
+        self.plain(AttributeType::RESPONSE_ORIGIN, address)
+    }
+
+    /// OTHER-ADDRESS.
+    pub fn other_address(self, address: SocketAddr) -> Self {
+        self.plain(AttributeType::OTHER_ADDRESS, address)
+    }
+
+    /// CHANGE-REQUEST.
+    pub fn change_request(self, change: ChangeRequest) -> Self {
+        let flags = u8::from(change.ip) << 2 | u8::from(change.port) << 1;
+        self.attribute(AttributeType::CHANGE_REQUEST, &[0, 0, 0, flags])
+    }
+
+    /// RESPONSE-PORT.
+    pub fn response_port(self, port: u16) -> Self {
+        let [high, low] = port.to_be_bytes();
+        self.attribute(AttributeType::RESPONSE_PORT, &[high, low, 0, 0])
+    }
+
+    /// ICMP.
+    pub fn icmp(self, icmp: Icmp) -> Self {
+        let what = u16::from(icmp.kind & 0x7F) << 9 | u16::from(icmp.code);
+        self.parts(
+            AttributeType::ICMP,
+            &[&[0, 0], &what.to_be_bytes(), &icmp.data.to_be_bytes()],
+        )
+    }
+
+    /// THIRD-PARTY-AUTHORIZATION: the server's name for the authorization server.
+    pub fn third_party_authorization(self, server_name: &str) -> Self {
+        self.attribute(AttributeType::THIRD_PARTY_AUTHORIZATION, server_name.as_bytes())
+    }
+
+    /// ACCESS-TOKEN.
+    pub fn access_token(self, token: &[u8]) -> Self {
+        self.attribute(AttributeType::ACCESS_TOKEN, token)
+    }
+
+    /// MOBILITY-TICKET; empty to ask for one.
+    pub fn mobility_ticket(self, ticket: &[u8]) -> Self {
+        self.attribute(AttributeType::MOBILITY_TICKET, ticket)
     }
 
     /// MESSAGE-INTEGRITY over everything so far.
@@ -177,14 +254,28 @@ impl<'b> Builder<'b> {
 
     /// MESSAGE-INTEGRITY with a key prepared by [`integrity_key`].
     pub fn integrity_key(self, key: &hmac::Key) -> Self {
+        self.signed(AttributeType::MESSAGE_INTEGRITY, key, INTEGRITY_LEN)
+    }
+
+    /// MESSAGE-INTEGRITY-SHA256 over everything so far.
+    pub fn integrity_sha256(self, key: &[u8]) -> Self {
+        let key = integrity_key_sha256(key);
+        self.signed(
+            AttributeType::MESSAGE_INTEGRITY_SHA256,
+            &key,
+            INTEGRITY_SHA256_LEN,
+        )
+    }
+
+    fn signed(self, kind: AttributeType, key: &hmac::Key, len: usize) -> Self {
         self.step(|cursor| {
             let offset = cursor.position();
             if offset > usize::from(u16::MAX) {
                 return Err(WriteError::ValueTooLong);
             }
-            let tag = sign(key, cursor.written(), offset);
-            cursor.put_u16(AttributeType::MESSAGE_INTEGRITY.0)?;
-            cursor.put_u16(INTEGRITY_LEN as u16)?;
+            let tag = sign(key, cursor.written(), offset, len);
+            cursor.put_u16(kind.0)?;
+            cursor.put_u16(len as u16)?;
             cursor.put(tag.as_ref())
         })
     }
@@ -215,6 +306,11 @@ impl<'b> Builder<'b> {
 
     fn address(self, kind: AttributeType, address: SocketAddr) -> Self {
         let (value, len) = address::write(address, self.id);
+        self.attribute(kind, &value[..len])
+    }
+
+    fn plain(self, kind: AttributeType, address: SocketAddr) -> Self {
+        let (value, len) = address::write_plain(address);
         self.attribute(kind, &value[..len])
     }
 

@@ -38,6 +38,12 @@ impl Method {
     pub const CREATE_PERMISSION: Method = Method(0x008);
     /// RFC 8656 section 12.
     pub const CHANNEL_BIND: Method = Method(0x009);
+    /// RFC 6062 section 6.1.
+    pub const CONNECT: Method = Method(0x00A);
+    /// RFC 6062 section 6.1.
+    pub const CONNECTION_BIND: Method = Method(0x00B);
+    /// RFC 6062 section 6.1, to the client.
+    pub const CONNECTION_ATTEMPT: Method = Method(0x00C);
 
     /// `None` above twelve bits.
     pub const fn new(method: u16) -> Option<Self> {

@@ -6,10 +6,14 @@ use std::net::SocketAddr;
 use aws_lc_rs::hmac;
 
 use super::address;
-use super::attribute::{AttributeType, Attributes, ErrorCode, split_attribute};
+use super::attribute::{
+    AttributeType, Attributes, ChangeRequest, ErrorCode, Icmp, PasswordAlgorithm, split_attribute,
+};
 use super::fingerprint::{FINGERPRINT_LEN, fingerprint};
 use super::header::{Class, HEADER_LEN, MAGIC_COOKIE, Method, TransactionId, class_and_method};
-use super::integrity::{INTEGRITY_LEN, integrity_key, verify};
+use super::integrity::{
+    INTEGRITY_LEN, INTEGRITY_SHA256_LEN, INTEGRITY_SHA256_MIN, integrity_key, integrity_key_sha256, verify,
+};
 use crate::ParseError;
 use crate::channel_data::ChannelNumber;
 use crate::cursor::{u16_at, u32_at, u64_at};
@@ -20,7 +24,8 @@ pub const ATTRIBUTES_MAX: usize = 128;
 
 /// One STUN message in one datagram.
 ///
-/// Attributes after MESSAGE-INTEGRITY are not seen, except FINGERPRINT; of an attribute that repeats only the
+/// Attributes after MESSAGE-INTEGRITY or MESSAGE-INTEGRITY-SHA256 are not seen, except the second after the first, and
+/// FINGERPRINT; of an attribute that repeats only the
 /// first is (RFC 8489 section 14), but for XOR-PEER-ADDRESS.
 #[derive(Clone, Copy)]
 pub struct Message<'a> {
@@ -30,6 +35,8 @@ pub struct Message<'a> {
     /// Where the attributes that count end.
     visible: usize,
     integrity: Option<usize>,
+    /// Where MESSAGE-INTEGRITY-SHA256 is, and how long its value.
+    integrity_sha256: Option<(usize, usize)>,
     fingerprint: Option<usize>,
 }
 
@@ -57,6 +64,7 @@ impl<'a> Message<'a> {
             method,
             visible: datagram.len(),
             integrity: None,
+            integrity_sha256: None,
             fingerprint: None,
         };
         message.walk()?;
@@ -65,7 +73,6 @@ impl<'a> Message<'a> {
 
     fn walk(&mut self) -> Result<(), ParseError> {
         let mut rest = &self.bytes[HEADER_LEN..];
-        let mut protected = false;
         for _ in 0..ATTRIBUTES_MAX {
             if rest.is_empty() {
                 return Ok(());
@@ -82,17 +89,22 @@ impl<'a> Message<'a> {
                     self.fingerprint = Some(offset);
                     self.visible = self.visible.min(offset);
                 }
-                AttributeType::MESSAGE_INTEGRITY if !protected => {
+                AttributeType::MESSAGE_INTEGRITY
+                    if self.integrity.is_none() && self.integrity_sha256.is_none() =>
+                {
                     if value.len() != INTEGRITY_LEN {
                         return Err(ParseError::Attribute);
                     }
                     self.integrity = Some(offset);
                     self.visible = offset;
-                    protected = true;
                 }
-                AttributeType::MESSAGE_INTEGRITY_SHA256 if !protected => {
-                    self.visible = offset;
-                    protected = true;
+                AttributeType::MESSAGE_INTEGRITY_SHA256 if self.integrity_sha256.is_none() => {
+                    let len = value.len();
+                    if !(INTEGRITY_SHA256_MIN..=INTEGRITY_SHA256_LEN).contains(&len) || len % 4 != 0 {
+                        return Err(ParseError::Attribute);
+                    }
+                    self.integrity_sha256 = Some((offset, len));
+                    self.visible = self.visible.min(offset);
                 }
                 _ => {}
             }
@@ -208,6 +220,17 @@ impl<'a> Message<'a> {
         self.integrity.is_some()
     }
 
+    /// Whether MESSAGE-INTEGRITY-SHA256 is there.
+    pub fn has_integrity_sha256(&self) -> bool {
+        self.integrity_sha256.is_some()
+    }
+
+    /// Whether MESSAGE-INTEGRITY-SHA256 is there and right under this key.
+    pub fn verify_integrity_sha256(&self, key: &[u8]) -> bool {
+        self.integrity_sha256
+            .is_some_and(|(offset, len)| verify(&integrity_key_sha256(key), self.bytes, offset, len))
+    }
+
     /// Whether MESSAGE-INTEGRITY is there and right under this key.
     pub fn verify_integrity(&self, key: &[u8]) -> bool {
         self.has_integrity() && self.verify_integrity_key(&integrity_key(key))
@@ -216,13 +239,58 @@ impl<'a> Message<'a> {
     /// [`Message::verify_integrity`] with a key prepared by [`integrity_key`].
     pub fn verify_integrity_key(&self, key: &hmac::Key) -> bool {
         self.integrity
-            .is_some_and(|offset| verify(key, self.bytes, offset))
+            .is_some_and(|offset| verify(key, self.bytes, offset, INTEGRITY_LEN))
     }
 
     /// Whether FINGERPRINT is right; `None` where there is none.
     pub fn verify_fingerprint(&self) -> Option<bool> {
         let offset = self.fingerprint?;
         Some(u32_at(self.bytes, offset + 4) == Some(fingerprint(&self.bytes[..offset])))
+    }
+
+    /// USERHASH.
+    pub fn userhash(&self) -> Option<[u8; 32]> {
+        self.exact(AttributeType::USERHASH)
+    }
+
+    /// PASSWORD-ALGORITHM; `None` also for one that is unknown or comes with parameters, which none has.
+    pub fn password_algorithm(&self) -> Option<PasswordAlgorithm> {
+        let [high, low, 0, 0] = self.exact::<4>(AttributeType::PASSWORD_ALGORITHM)? else {
+            return None;
+        };
+        PasswordAlgorithm::from_number(u16::from_be_bytes([high, low]))
+    }
+
+    /// ALTERNATE-SERVER.
+    pub fn alternate_server(&self) -> Option<SocketAddr> {
+        self.plain(AttributeType::ALTERNATE_SERVER)
+    }
+
+    // --- RFC 5780
+
+    /// CHANGE-REQUEST.
+    pub fn change_request(&self) -> Option<ChangeRequest> {
+        self.exact::<4>(AttributeType::CHANGE_REQUEST)
+            .map(|[_, _, _, flags]| ChangeRequest {
+                ip: flags & 4 != 0,
+                port: flags & 2 != 0,
+            })
+    }
+
+    /// RESPONSE-PORT.
+    pub fn response_port(&self) -> Option<u16> {
+        self.exact::<4>(AttributeType::RESPONSE_PORT)
+            .and_then(|value| u16_at(&value, 0))
+    }
+
+    /// RESPONSE-ORIGIN.
+    pub fn response_origin(&self) -> Option<SocketAddr> {
+        self.plain(AttributeType::RESPONSE_ORIGIN)
+    }
+
+    /// OTHER-ADDRESS.
+    pub fn other_address(&self) -> Option<SocketAddr> {
+        self.plain(AttributeType::OTHER_ADDRESS)
     }
 
     // --- RFC 8445
@@ -280,6 +348,22 @@ impl<'a> Message<'a> {
         self.address(AttributeType::XOR_RELAYED_ADDRESS)
     }
 
+    /// Every XOR-RELAYED-ADDRESS: a dual allocation has two (RFC 8656 section 7.3).
+    pub fn xor_relayed_addresses(&self) -> impl Iterator<Item = SocketAddr> + use<'a> {
+        let id = self.transaction_id();
+        self.attributes()
+            .filter(|&(kind, _)| kind == AttributeType::XOR_RELAYED_ADDRESS)
+            .filter_map(move |(_, value)| address::read(value, id))
+    }
+
+    /// ADDRESS-ERROR-CODE: the family and its error.
+    pub fn address_error_code(&self) -> Option<(u8, u16)> {
+        let (&[family, _, hundreds, rest], _) = self
+            .attribute(AttributeType::ADDRESS_ERROR_CODE)?
+            .split_first_chunk()?;
+        Some((family, u16::from(hundreds & 0x07) * 100 + u16::from(rest)))
+    }
+
     /// DATA: what a Send or Data indication carries.
     pub fn data(&self) -> Option<&'a [u8]> {
         self.attribute(AttributeType::DATA)
@@ -319,6 +403,32 @@ impl<'a> Message<'a> {
         self.has(AttributeType::DONT_FRAGMENT)
     }
 
+    /// ICMP.
+    pub fn icmp(&self) -> Option<Icmp> {
+        let value = self.exact::<8>(AttributeType::ICMP)?;
+        let what = u16_at(&value, 2)?;
+        Some(Icmp {
+            kind: (what >> 9) as u8,
+            code: u8::try_from(what & 0x1FF).ok()?,
+            data: u32_at(&value, 4)?,
+        })
+    }
+
+    // --- RFC 8016
+
+    /// MOBILITY-TICKET; empty where one is asked for.
+    pub fn mobility_ticket(&self) -> Option<&'a [u8]> {
+        self.attribute(AttributeType::MOBILITY_TICKET)
+    }
+
+    // --- RFC 6062
+
+    /// CONNECTION-ID.
+    pub fn connection_id(&self) -> Option<u32> {
+        self.exact::<4>(AttributeType::CONNECTION_ID)
+            .map(u32::from_be_bytes)
+    }
+
     // --- shapes
 
     fn text(&self, kind: AttributeType) -> Option<&'a str> {
@@ -327,6 +437,10 @@ impl<'a> Message<'a> {
 
     fn address(&self, kind: AttributeType) -> Option<SocketAddr> {
         address::read(self.attribute(kind)?, self.transaction_id())
+    }
+
+    fn plain(&self, kind: AttributeType) -> Option<SocketAddr> {
+        address::read_plain(self.attribute(kind)?)
     }
 
     fn exact<const N: usize>(&self, kind: AttributeType) -> Option<[u8; N]> {
