@@ -5,6 +5,7 @@
 use std::fmt;
 
 use crate::did::Did;
+use crate::documents::Documents;
 use crate::permit::VoucherClaims;
 use crate::proof::{AccountProof, Request, Verifier};
 use crate::refusal::Refusal;
@@ -37,16 +38,22 @@ impl Owner {
         request: &Request<'_>,
         verifier: &Verifier,
         policy: &TokenPolicy,
+        documents: &Documents,
         now: u64,
     ) -> Result<Owner, Refusal> {
-        let token = token::verify_but_for_expiry(jwt, policy, now)?;
+        let token = token::verify_but_for_expiry(jwt, policy, documents, now)?;
         verifier.possession(dpop, &token, request, now)?;
         Ok(Owner::of(&token, policy, now))
     }
 
     /// A bearer token, expired or not.
-    pub fn from_bearer(jwt: &str, policy: &TokenPolicy, now: u64) -> Result<Owner, Refusal> {
-        let token = token::verify_but_for_expiry(jwt, policy, now)?;
+    pub fn from_bearer(
+        jwt: &str,
+        policy: &TokenPolicy,
+        documents: &Documents,
+        now: u64,
+    ) -> Result<Owner, Refusal> {
+        let token = token::verify_but_for_expiry(jwt, policy, documents, now)?;
         if token.is_bearer() {
             Ok(Owner::of(&token, policy, now))
         } else {

@@ -2,6 +2,7 @@
 //! status and a sentence that says what to do. No refusal repeats what the caller sent.
 
 use crate::did::DidError;
+use crate::jws::ALGORITHMS;
 use crate::key::KeyError;
 
 /// One variant per cause.
@@ -50,6 +51,9 @@ pub enum Refusal {
         /// Seconds.
         maximum: u64,
     },
+    /// The issuer's document cannot be had or used.
+    #[error("the issuer's DID document cannot be used now, so its token cannot be checked: {0}")]
+    TokenIssuer(DidError),
     /// `sub` has no usable key.
     #[error("the holder's DID in `sub` has no usable key: {0}")]
     TokenHolder(DidError),
@@ -144,6 +148,7 @@ impl Refusal {
         "token-audience",
         "token-expired",
         "token-holder",
+        "token-issuer",
         "token-lifetime",
         "token-malformed",
         "token-missing",
@@ -165,6 +170,7 @@ impl Refusal {
             Refusal::TokenExpired => "token-expired",
             Refusal::TokenNotYetValid => "token-not-yet-valid",
             Refusal::TokenLifetime { .. } => "token-lifetime",
+            Refusal::TokenIssuer(_) => "token-issuer",
             Refusal::TokenHolder(_) => "token-holder",
             Refusal::TokenSubject => "token-subject",
             Refusal::PayerGrant { .. } => "payer-grant",
@@ -197,7 +203,7 @@ impl Refusal {
     pub fn www_authenticate(&self) -> Option<String> {
         let error = match self {
             _ if self.status() != 401 => return None,
-            Refusal::TokenMissing => return Some(r#"DPoP algs="EdDSA ES256""#.to_owned()),
+            Refusal::TokenMissing => return Some(format!(r#"DPoP algs="{ALGORITHMS}""#)),
             Refusal::NonceRequired => "use_dpop_nonce",
             Refusal::ProofMissing
             | Refusal::ProofMalformed { .. }
@@ -208,6 +214,6 @@ impl Refusal {
             | Refusal::ProofReplayed => "invalid_dpop_proof",
             _ => "invalid_token",
         };
-        Some(format!(r#"DPoP error="{error}", algs="EdDSA ES256""#))
+        Some(format!(r#"DPoP error="{error}", algs="{ALGORITHMS}""#))
     }
 }

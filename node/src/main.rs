@@ -19,6 +19,7 @@ mod quic;
 mod registry;
 mod relay;
 mod renegotiation;
+mod resolver;
 mod rooms;
 mod session;
 mod shard;

@@ -44,7 +44,8 @@ pub(crate) fn word(step: Step) -> String {
 
 /// Credits a further token to `account`, once; again, the first answer again.
 pub(crate) async fn top_up(relay: &Relay, jwt: &str, account: &str) -> Result<Credited, Problem> {
-    let token = token::verify(jwt, &relay.policy, clock::unix())?;
+    let documents = relay.resolver.documents_for(jwt, &relay.policy).await?;
+    let token = token::verify_with(jwt, &relay.policy, &documents, clock::unix())?;
     let claims = token.voucher_for(account)?;
     let credited = relay.cashier.credit(cashier::voucher(&claims)).await?;
     Ok(Credited {

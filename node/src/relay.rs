@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::http::metrics::Metrics;
 use crate::http::source_limit::SourceLimit;
 use crate::registry::Registry;
+use crate::resolver::Resolver;
 use crate::session::EndReason;
 use crate::shard::{ShardEvent, ShardHandle};
 use crate::turn_access::TurnAccess;
@@ -35,6 +36,8 @@ pub(crate) struct Relay {
     pub(crate) issuer: Option<SigningKey>,
     /// Which tokens are accepted.
     pub(crate) policy: TokenPolicy,
+    /// DID documents from the network.
+    pub(crate) resolver: Resolver,
     /// Which proofs are accepted.
     pub(crate) proofs: proof::Verifier,
     /// Envelope ids seen by any DSIP connection.

@@ -22,6 +22,7 @@ use crate::http::metrics::Metrics;
 use crate::http::source_limit::SourceLimit;
 use crate::registry::Registry;
 use crate::relay::Relay;
+use crate::resolver::Resolver;
 use crate::session::{EndReason, Told};
 use crate::shard::{self, Command, ShardConfig, Shards};
 use crate::turn_access::TurnAccess;
@@ -159,6 +160,7 @@ pub(crate) async fn start(
         video_codecs: VideoCodecs::from_names(config.room.video_codecs.iter().map(String::as_str))
             .map_err(|error| format!("room.video_codecs: {error}"))?,
         policy: policy(&config, &key),
+        resolver: Resolver::new(&config.did)?,
         proofs: proof::Verifier::new(key.kid(), config.auth.require_body_hash),
         dsip_memory: Arc::new(dsip::Memory::new()),
         connections: Arc::new(Semaphore::new(connections_max)),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use identity::did_web::Location;
 use identity::{Did, SigningKey, token};
 use serde_json::json;
 
@@ -106,7 +107,11 @@ fn issue(arguments: IssueArguments) -> Result<(), Failure> {
     let file = arguments.issuer_key.display();
     let key = SigningKey::load(&arguments.issuer_key).map_err(|error| format!("{file}: {error}"))?;
     let subject = did("--sub", &arguments.sub)?;
-    identity::resolve(&subject).map_err(|error| format!("--sub has no usable key: {error}"))?;
+    let usable = match subject.needs_network() {
+        true => Location::of(&subject).map(drop),
+        false => identity::resolve(&subject).map(drop),
+    };
+    usable.map_err(|error| format!("--sub has no usable key: {error}"))?;
     let audience = did("--aud", &arguments.aud)?;
     let mut wanted = token::Issue::new(subject, audience, arguments.balance_msat, clock::unix());
     wanted.lifetime = arguments.ttl;
