@@ -16,7 +16,7 @@ pub struct Owner {
     own: String,
     charged: String,
     others: Vec<Did>,
-    voucher: Option<VoucherClaims>,
+    token: Option<RelayToken>,
 }
 
 impl Owner {
@@ -27,7 +27,7 @@ impl Owner {
             charged: did.clone(),
             own: did,
             others: proof.others().to_vec(),
-            voucher: None,
+            token: None,
         }
     }
 
@@ -71,13 +71,18 @@ impl Owner {
             },
             charged,
             others: Vec::new(),
-            voucher: (!token.has_expired(policy, now)).then(|| token.voucher()),
+            token: (!token.has_expired(policy, now)).then(|| token.clone()),
         }
     }
 
-    /// The voucher of a token that has not expired: it is credited whatever the call it comes with.
-    pub fn voucher(&self) -> Option<&VoucherClaims> {
-        self.voucher.as_ref()
+    /// The token, if it has not expired: its voucher is credited whatever the call it comes with.
+    pub fn token(&self) -> Option<&RelayToken> {
+        self.token.as_ref()
+    }
+
+    /// Its voucher.
+    pub fn voucher(&self) -> Option<VoucherClaims> {
+        self.token.as_ref().map(RelayToken::voucher)
     }
 
     /// The owner's own account, and the owner of sessions as in [`crate::Permit::subject`]: the DID whose key was

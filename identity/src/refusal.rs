@@ -124,6 +124,21 @@ pub enum Refusal {
     /// The token does not open this service.
     #[error("the token does not open this service; get one whose `service` lists it")]
     ServiceForbidden,
+    /// The operator, or a list that the operator listens to, denies the token, its holder, its issuer or a key.
+    #[error(
+        "the operator of this relay does not serve this token, its holder or its issuer; ask the operator why"
+    )]
+    Denied,
+    /// A cap on what the issuer may give.
+    #[error(
+        "the token's voucher is above what the operator takes from its issuer; ask the issuer for a smaller one, or wait a day"
+    )]
+    IssuerLimit,
+    /// The reputation, role or organization that the service asks for is missing.
+    #[error(
+        "this service asks for more reputation, or for a credential, than the token brings; see the operator's policy"
+    )]
+    ReputationTooLow,
     /// The token opens another room.
     #[error("the token opens another room; join the one in its `room`, or get a token for this one")]
     RoomForbidden,
@@ -134,6 +149,8 @@ impl Refusal {
     pub const SLUGS: &[&str] = &[
         "bearer-not-allowed",
         "delegation",
+        "denied",
+        "issuer-limit",
         "payer-grant",
         "proof-expired",
         "proof-key",
@@ -143,6 +160,7 @@ impl Refusal {
         "proof-replayed",
         "proof-signature",
         "rate-limited",
+        "reputation-too-low",
         "room-forbidden",
         "service-forbidden",
         "token-audience",
@@ -187,13 +205,21 @@ impl Refusal {
             Refusal::ProofsExhausted => "rate-limited",
             Refusal::ServiceForbidden => "service-forbidden",
             Refusal::RoomForbidden => "room-forbidden",
+            Refusal::Denied => "denied",
+            Refusal::IssuerLimit => "issuer-limit",
+            Refusal::ReputationTooLow => "reputation-too-low",
         }
     }
 
     /// The HTTP status.
     pub fn status(&self) -> u16 {
         match self {
-            Refusal::ServiceForbidden | Refusal::RoomForbidden | Refusal::TokenSubject => 403,
+            Refusal::ServiceForbidden
+            | Refusal::RoomForbidden
+            | Refusal::TokenSubject
+            | Refusal::Denied
+            | Refusal::IssuerLimit
+            | Refusal::ReputationTooLow => 403,
             Refusal::ProofsExhausted => 429,
             _ => 401,
         }

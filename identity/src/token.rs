@@ -91,6 +91,7 @@ pub struct RelayToken {
     room: Option<String>,
     tariff: Option<String>,
     reputation: Option<i64>,
+    issuers_score: Option<i64>,
     credentials: Vec<Credential>,
     bearer: bool,
     hash: [u8; 32],
@@ -265,13 +266,15 @@ pub(crate) fn verify_but_for_expiry(
             vec![thumbprint]
         }
     };
+    let issuers_score = reputation::issuers_score(&claims, &issuer)?;
     let credentials = reputation::credentials(&claims, &subject, policy, documents, now)?;
     Ok(RelayToken {
         balance_msat: claims.integer("balance_msat")?,
         services: claims.services()?,
         room: claims.name("room")?,
         tariff: claims.name("tariff")?,
-        reputation: reputation::score(&claims, &issuer, &credentials)?,
+        reputation: issuers_score.or(credentials.iter().filter_map(Credential::score).max()),
+        issuers_score,
         credentials,
         issuer_kid: kid,
         hash: sha256(jwt.as_bytes()),
@@ -339,6 +342,10 @@ impl RelayToken {
     /// The holder's reputation, as far as it is vouched for.
     pub fn reputation(&self) -> Option<i64> {
         self.reputation
+    }
+    /// The token issuer's own opinion of the holder.
+    pub fn issuers_score(&self) -> Option<i64> {
+        self.issuers_score
     }
     /// The credentials of the holder that count, in the order of `vc`.
     pub fn credentials(&self) -> &[Credential] {

@@ -575,6 +575,7 @@ fn a_cose_signature_over_the_same_bytes_makes_the_same_permit() {
         challenge,
         payload.as_bytes(),
         &Detached::cose(&cose).unwrap(),
+        &Documents::none(),
         NOW,
     )
     .unwrap();
@@ -582,7 +583,16 @@ fn a_cose_signature_over_the_same_bytes_makes_the_same_permit() {
     assert_eq!(permit.holder(), Some(holder().did()));
     let forged = cose::sign_cose(&attacker(), payload.as_bytes());
     let challenge = Challenge::new(NOW);
-    assert!(HolderProof::verify(challenge, b"{}", &Detached::cose(&forged).unwrap(), NOW).is_err());
+    assert!(
+        HolderProof::verify(
+            challenge,
+            b"{}",
+            &Detached::cose(&forged).unwrap(),
+            &Documents::none(),
+            NOW
+        )
+        .is_err()
+    );
 }
 
 #[test]

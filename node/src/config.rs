@@ -314,6 +314,12 @@ settings! {
         /// How far clocks may be apart.
         leeway_seconds: u64 = 30, in 0..=300;
     }
+    /// On which terms holders are served: issuers and their caps, reputation, deny lists. See docs/identity.md.
+    policy: PolicySettings {
+        /// The policy's own TOML file, read again on SIGHUP. Empty means no file: every token of a listed issuer is
+        /// served.
+        file: String = String::new();
+    }
     /// DID documents that come from a network (did:web), aliases and signed lists: https only, public addresses only, no
     /// redirects, 64 KiB and 3 seconds at most.
     did: DidWeb {

@@ -63,13 +63,7 @@ pub(crate) fn run(arguments: &DevArguments) -> Result<(), String> {
 fn configuration(arguments: &DevArguments) -> Result<Config, String> {
     let mut config = Config::for_dev()
         .with(arguments.config.as_deref(), std::env::vars())
-        .map_err(|mistakes| {
-            mistakes
-                .iter()
-                .map(ToString::to_string)
-                .collect::<Vec<_>>()
-                .join("\nmilliway: ")
-        })?;
+        .map_err(|mistakes| start::said(&mistakes))?;
     if let Some(data) = &arguments.data {
         config.relay.data.clone_from(data);
     }
@@ -126,14 +120,14 @@ impl Signals {
         }
     }
 
-    /// Waits for the first SIGTERM or SIGINT; a SIGHUP until then is answered in the log.
+    /// Waits for the first SIGTERM or SIGINT; a SIGHUP until then reloads the policy.
     async fn first_end(&mut self, relay: &Arc<Relay>) {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
                 _ = self.hang_up.recv() => {
-                    tracing::info!(operator = relay.key.did().redacted(), "dev has nothing to reload; restart it to change its configuration");
+                    relay.reload_policy();
                 }
             }
         }

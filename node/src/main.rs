@@ -15,6 +15,7 @@ mod http;
 mod join;
 mod money;
 mod names;
+mod policy;
 mod quic;
 mod registry;
 mod relay;

@@ -108,6 +108,11 @@ impl Resolver {
         entry.get_or_init(|| fetch).await.0.clone()
     }
 
+    /// A small text from an https server that the operator named.
+    pub(crate) async fn text(&self, location: &Location) -> Result<String, &'static str> {
+        self.https.get(location, "application/jose, text/plain").await
+    }
+
     /// Is a document at hand without any fetch?
     pub(crate) fn knows(&self, did: &Did) -> bool {
         let entries = self.entries();

@@ -12,14 +12,10 @@ use crate::refusal::Refusal;
 /// Most credentials looked at in one token: each costs a signature check.
 const CREDENTIALS_MAX: usize = 4;
 
-/// The score that counts: the token's own, else the highest of its trusted credentials.
-pub(super) fn score(
-    claims: &Claims,
-    issuer: &Did,
-    credentials: &[Credential],
-) -> Result<Option<i64>, Refusal> {
+/// The token issuer's own score.
+pub(super) fn issuers_score(claims: &Claims, issuer: &Did) -> Result<Option<i64>, Refusal> {
     let Some(reputation) = claims.value("reputation") else {
-        return Ok(credentials.iter().filter_map(Credential::score).max());
+        return Ok(None);
     };
     let score = reputation.get("score").and_then(Value::as_i64);
     let by_issuer = reputation.get("iss").and_then(Value::as_str) == Some(issuer.as_str());

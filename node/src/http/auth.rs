@@ -156,9 +156,10 @@ fn dpop(headers: &HeaderMap) -> Option<&str> {
 
 async fn permit(relay: &Relay, parts: &Parts, body: &[u8]) -> Result<Permit, Refusal> {
     let (scheme, jwt) = authorization(&parts.headers).ok_or(Refusal::TokenMissing)?;
-    let documents = relay.resolver.documents_for(jwt, &relay.policy).await?;
+    let rules = relay.policies.rules();
+    let documents = relay.resolver.documents_for(jwt, &rules.token).await?;
     let now = clock::unix();
-    let token = token::verify_with(jwt, &relay.policy, &documents, now)?;
+    let token = token::verify_with(jwt, &rules.token, &documents, now)?;
     if scheme.eq_ignore_ascii_case("bearer") {
         return Permit::from_bearer(token);
     }
@@ -177,7 +178,8 @@ async fn permit(relay: &Relay, parts: &Parts, body: &[u8]) -> Result<Permit, Ref
 }
 
 async fn owner(relay: &Relay, parts: &Parts, body: &[u8]) -> Result<Owner, Refusal> {
-    let policy = &relay.policy;
+    let rules = relay.policies.rules();
+    let policy = &rules.token;
     let url = relay.url_of(parts.uri.path());
     let request = proof::Request {
         method: parts.method.as_str(),

@@ -265,7 +265,7 @@ impl Conversation {
                 Carrier::WebSocket(_) => self.relay.dsip_url(),
                 Carrier::Quic(_) => self.relay.quic_url(),
             },
-            relay: self.relay.policy.operator.clone(),
+            relay: self.relay.policies.rules().token.operator.clone(),
             tariff: self.relay.tariffs(),
         };
         self.challenge = Some(challenge);
@@ -329,7 +329,8 @@ impl Conversation {
         mut documents: Documents,
     ) -> Result<Permit, Fault> {
         let relay = self.relay.clone();
-        let policy = &relay.policy;
+        let rules = relay.policies.rules();
+        let policy = &rules.token;
         // An invite by a did:key or a device key can still carry a token of a did:web.
         documents.extend(relay.resolver.documents_for(&invite.token, policy).await?);
         let now = clock::unix();
@@ -519,7 +520,12 @@ async fn documents_of(relay: &Relay, encoding: Encoding, envelope: &[u8]) -> Res
         return Ok(Documents::none());
     };
     let mut documents = match token {
-        Some(token) => relay.resolver.documents_for(&token, &relay.policy).await?,
+        Some(token) => {
+            relay
+                .resolver
+                .documents_for(&token, &relay.policies.rules().token)
+                .await?
+        }
         None => Documents::none(),
     };
     if documents.lacks(&signer) && relay.is_known(&signer).await {
