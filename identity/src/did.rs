@@ -155,6 +155,7 @@ impl Document {
             id: did.clone(),
             authentication: vec![method.clone()],
             assertion: vec![method],
+            also_known_as: Vec::new(),
         }
     }
 }

@@ -26,6 +26,8 @@ pub struct Document {
     pub authentication: Vec<VerificationMethod>,
     /// Keys under `assertionMethod`.
     pub assertion: Vec<VerificationMethod>,
+    /// Other names that its owner goes by, such as `acct:alice@voice.example`.
+    pub also_known_as: Vec<String>,
 }
 
 /// A key with its DID URL.
@@ -67,7 +69,9 @@ impl Document {
             }
             Ok(methods)
         };
+        let names = list(&object, "alsoKnownAs")?.iter().filter_map(Value::as_str);
         Ok(Document {
+            also_known_as: names.map(str::to_owned).collect(),
             authentication: relationship("authentication")?,
             assertion: relationship("assertionMethod")?,
             id: did.clone(),

@@ -3,6 +3,7 @@
 //!
 //! What is worth fetching is not decided here: identity names it, issuer before holder ([`identity::token::lacking`]).
 
+mod alias;
 mod https;
 mod names;
 
@@ -10,6 +11,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use domain::resolv::stub::conf::ResolvConf;
 use identity::did_web::Location;
 use identity::token::{self, TokenPolicy};
 use identity::{Did, DidError, Document, Documents, Refusal};
@@ -17,6 +19,7 @@ use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 use crate::config::DidWeb;
+pub(crate) use alias::Alias;
 use https::Https;
 use names::Names;
 
@@ -36,6 +39,10 @@ pub(crate) struct Resolver {
     enabled: bool,
     lifetime: Duration,
     failure_lifetime: Duration,
+    /// Who is asked for TXT records.
+    dns: ResolvConf,
+    /// Where a test has its WebFinger; 443 everywhere else.
+    webfinger_port: Option<u16>,
     entries: Mutex<HashMap<Did, Arc<OnceCell<Fetched>>>>,
 }
 
@@ -57,6 +64,8 @@ impl Resolver {
             enabled: config.web,
             lifetime: Duration::from_secs(config.cache_seconds),
             failure_lifetime: Duration::from_secs(config.failure_cache_seconds),
+            dns: alias::system_dns(),
+            webfinger_port: None,
             entries: Mutex::new(HashMap::new()),
         })
     }

@@ -502,3 +502,112 @@ async fn what_is_no_did_web_or_switched_off_is_not_fetched() {
     }
     assert_eq!((asked.load(Ordering::SeqCst), server.connections()), (0, 0));
 }
+
+// Aliases.
+
+/// A DNS server that has this TXT record for every name.
+async fn txt_server(text: &'static str) -> SocketAddr {
+    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut query = [0; 1500];
+        while let Ok((length, from)) = socket.recv_from(&mut query).await {
+            // Header: an answer, recursion available, one question, one answer; then the question as it came.
+            let question_end = 12 + query[12..length].iter().position(|byte| *byte == 0).unwrap() + 5;
+            let mut answer = query[..2].to_vec();
+            answer.extend([0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0]);
+            answer.extend(&query[12..question_end]);
+            let rdata_length = u16::try_from(text.len() + 1).unwrap().to_be_bytes();
+            answer.extend([0xc0, 12, 0, 16, 0, 1, 0, 0, 0, 60]);
+            answer.extend(rdata_length);
+            answer.push(u8::try_from(text.len()).unwrap());
+            answer.extend(text.as_bytes());
+            let _ = socket.send_to(&answer, from).await;
+        }
+    });
+    address
+}
+
+fn asking(resolver: &mut Resolver, dns: SocketAddr, webfinger: u16) {
+    use domain::resolv::stub::conf::{ServerConf, Transport};
+    resolver.dns = ResolvConf::new();
+    resolver.dns.servers = vec![ServerConf::new(dns, Transport::UdpTcp)];
+    resolver.webfinger_port = Some(webfinger);
+}
+
+fn local_names(server: &Server) -> (Resolver, Arc<AtomicUsize>) {
+    server.resolver_with(
+        "[did]\nhosts = [\"issuer.example=127.0.0.1\"]\nallow_addresses = [\"127.0.0.1/32\"]\n",
+        &[],
+    )
+}
+
+#[tokio::test]
+async fn webfinger_says_which_did_an_alias_means_and_the_did_confirms_it() {
+    let (fingers, documents) = (
+        Server::start(&["issuer.example"]).await,
+        Server::start(&["issuer.example"]).await,
+    );
+    let alias = Alias::parse("alice@issuer.example").unwrap();
+    let did = Did::parse("did:key:z6MkiTBz1ymuepAQ4HEHYSF1H8quG5GLVVQR3djdX3mDooWp").unwrap();
+    fingers.say(
+        "200 OK",
+        "",
+        json!({"subject": "acct:alice@issuer.example", "aliases": [did]})
+            .to_string()
+            .as_bytes(),
+    );
+    let (mut resolver, _) = local_names(&fingers);
+    asking(
+        &mut resolver,
+        "127.0.0.1:9".parse().unwrap(),
+        fingers.address.port(),
+    );
+    let found = resolver.alias(&alias).await.unwrap();
+    assert_eq!(
+        (found.did, found.via, found.confirmed),
+        (did, "webfinger", false),
+        "a did:key cannot confirm"
+    );
+    let heard = fingers.heard.lock().unwrap()[0].clone();
+    assert!(
+        heard.starts_with("GET /.well-known/webfinger?resource=acct%3Aalice%40issuer.example HTTP/1.1\r\n"),
+        "{heard}"
+    );
+    // One site for both: the document says who it is also known as.
+    let did = documents.did(":users:alice");
+    let mut page: serde_json::Value = serde_json::from_str(&document(&key(1, &did))).unwrap();
+    page["alsoKnownAs"] = json!(["acct:alice@issuer.example"]);
+    page["aliases"] = json!([did]);
+    documents.say("200 OK", "", page.to_string().as_bytes());
+    let (mut resolver, _) = local_names(&documents);
+    asking(
+        &mut resolver,
+        "127.0.0.1:9".parse().unwrap(),
+        documents.address.port(),
+    );
+    let found = resolver.alias(&alias).await.unwrap();
+    assert_eq!((found.did, found.confirmed), (did, true));
+}
+
+#[tokio::test]
+async fn without_webfinger_the_txt_record_says_it() {
+    let server = Server::start(&["issuer.example"]).await;
+    server.say("404 Not Found", "", b"");
+    let (mut resolver, _) = local_names(&server);
+    let alias = Alias::parse("alice@issuer.example").unwrap();
+    asking(
+        &mut resolver,
+        txt_server("did=did:web:voice.example:users:alice").await,
+        server.address.port(),
+    );
+    let found = resolver.alias(&alias).await.unwrap();
+    assert_eq!(
+        (found.did.as_str(), found.via, found.confirmed),
+        ("did:web:voice.example:users:alice", "dns", false)
+    );
+    for nothing in ["v=spf1 -all", "did=nonsense", "did:web:voice.example"] {
+        asking(&mut resolver, txt_server(nothing).await, server.address.port());
+        assert!(resolver.alias(&alias).await.is_err(), "{nothing}");
+    }
+}
