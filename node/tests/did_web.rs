@@ -4,9 +4,12 @@
 mod relay;
 mod web;
 
+use dsip::{Envelope, RelayMessage};
 use identity::token::{Issue, issue};
 use identity::{Did, SigningKey};
 use relay::{Relay, offer};
+use serde_json::json;
+use tokio_tungstenite::tungstenite;
 use web::Site;
 
 fn now() -> u64 {
@@ -102,4 +105,64 @@ fn a_relay_fetches_nothing_for_issuers_that_its_operator_does_not_list() {
     let refused = relay.signed(&holder, Some(&jwt), "POST", "/v1/turn/credentials", b"");
     assert_eq!(refused.slug(), "token-untrusted-issuer");
     assert_eq!(site.requests(), 0);
+}
+
+/// Says `kind` on a connection to the relay and hears the next envelope, opened.
+struct Conversation {
+    socket: tungstenite::WebSocket<std::net::TcpStream>,
+}
+
+impl Conversation {
+    fn begin(relay: &Relay) -> Conversation {
+        use tungstenite::client::IntoClientRequest;
+        let stream = std::net::TcpStream::connect(relay.host()).unwrap();
+        let patience = std::time::Duration::from_secs(15);
+        stream.set_read_timeout(Some(patience)).unwrap();
+        let mut request = format!("ws://{}/v1/dsip", relay.host())
+            .into_client_request()
+            .unwrap();
+        let protocol = dsip::SUBPROTOCOL.parse().unwrap();
+        request.headers_mut().insert("sec-websocket-protocol", protocol);
+        let (socket, _) = tungstenite::client(request, stream).unwrap();
+        Conversation { socket }
+    }
+
+    fn say(&mut self, key: &SigningKey, relay: &Relay, kind: &str, body: serde_json::Value) -> RelayMessage {
+        let relay = Did::parse(relay.did()).unwrap();
+        let envelope = dsip::seal(key, Some(&relay), kind, &body, now());
+        self.socket.send(tungstenite::Message::text(envelope)).unwrap();
+        loop {
+            if let tungstenite::Message::Text(text) = self.socket.read().unwrap() {
+                return RelayMessage::read(&Envelope::open(&text).unwrap()).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_did_web_holder_speaks_dsip_with_a_token_in_its_hello() {
+    let site = Site::start();
+    let (issuer, holder) = (site.key(1, ""), site.key(2, ":users:alice"));
+    let relay = relay(&site, &issuer);
+    let jwt = token(&issuer, holder.did(), &relay);
+    let stranger = Conversation::begin(&relay).say(&holder, &relay, "dsip.hello", json!({"nonce": "n"}));
+    assert!(
+        matches!(stranger, RelayMessage::Error(error) if error.code == 401),
+        "nobody vouches for it"
+    );
+    assert_eq!(site.requests(), 0);
+
+    let mut conversation = Conversation::begin(&relay);
+    let hello = json!({"nonce": "n", "token": jwt});
+    let RelayMessage::Challenge(challenge) = conversation.say(&holder, &relay, "dsip.hello", hello) else {
+        panic!("no challenge");
+    };
+    let invite = json!({"room": "den", "name": "alice", "token": jwt, "nonce": challenge.nonce, "media": {"sdp": offer()}});
+    let answer = conversation.say(&holder, &relay, "dsip.invite", invite);
+    assert!(matches!(answer, RelayMessage::Answer(_)), "{answer:?}");
+
+    let thief = SigningKey::from_seed(&[9; 32]).listed_as(holder.did().clone(), "key-1");
+    let refused =
+        Conversation::begin(&relay).say(&thief, &relay, "dsip.hello", json!({"nonce": "n", "token": jwt}));
+    assert!(matches!(refused, RelayMessage::Error(error) if error.reason == "signature"));
 }
