@@ -156,8 +156,10 @@ fn key_of(method: &Map<String, Value>) -> Result<PublicKey, KeyError> {
     if let Some(multibase) = text("publicKeyMultibase") {
         return PublicKey::from_multibase(multibase);
     }
-    match (text("type"), text("publicKeyBase58")) {
-        (Some(kind), Some(base58)) => PublicKey::from_base58(kind, base58),
+    let kind = text("type").ok_or(KeyError::Unsupported)?;
+    match (text("publicKeyBase58"), text("publicKeyHex")) {
+        (Some(base58), _) => PublicKey::from_base58(kind, base58),
+        (_, Some(hex)) => PublicKey::from_hex(kind, hex),
         _ => Err(KeyError::Unsupported),
     }
 }

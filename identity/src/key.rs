@@ -148,10 +148,31 @@ impl PublicKey {
             return Err(KeyError::Encoding);
         }
         let bytes = bs58::decode(base58).into_vec().map_err(|_| KeyError::Encoding)?;
+        PublicKey::from_raw(kind, &bytes)
+    }
+
+    /// A key in hexadecimal digits (did:ethr).
+    pub(crate) fn from_hex(kind: &str, hex: &str) -> Result<PublicKey, KeyError> {
+        let digit = |digit: u8| {
+            char::from(digit)
+                .to_digit(16)
+                .and_then(|digit| u8::try_from(digit).ok())
+        };
+        let pairs = hex.as_bytes().chunks_exact(2);
+        if hex.len() > 130 || !pairs.remainder().is_empty() {
+            return Err(KeyError::Encoding);
+        }
+        let bytes: Option<Vec<u8>> = pairs
+            .map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?))
+            .collect();
+        PublicKey::from_raw(kind, &bytes.ok_or(KeyError::Encoding)?)
+    }
+
+    fn from_raw(kind: &str, bytes: &[u8]) -> Result<PublicKey, KeyError> {
         match kind {
-            "Ed25519VerificationKey2018" => PublicKey::ed25519(&bytes),
+            "Ed25519VerificationKey2018" => PublicKey::ed25519(bytes),
             #[cfg(feature = "es256k")]
-            "EcdsaSecp256k1VerificationKey2019" => PublicKey::secp256k1(&bytes),
+            "EcdsaSecp256k1VerificationKey2019" => PublicKey::secp256k1(bytes),
             _ => Err(KeyError::Unsupported),
         }
     }

@@ -389,13 +389,16 @@ fn every_way_to_write_a_key_is_read_and_other_kinds_are_passed_over() {
             method("jwk", &p256.public()),
             {"id": "#multikey", "type": "Multikey", "publicKeyMultibase": multibase},
             {"id": id("2018"), "type": "Ed25519VerificationKey2018", "publicKeyBase58": bs58::encode(raw).into_string()},
+            {"id": id("hex"), "type": "EcdsaSecp256k1VerificationKey2019",
+             "publicKeyHex": "0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798"},
+            {"id": id("odd"), "type": "EcdsaSecp256k1VerificationKey2019", "publicKeyHex": "0279b"},
             {"id": id("rsa"), "type": "JsonWebKey2020", "publicKeyJwk": {"kty": "RSA", "n": "AQAB", "e": "AQAB"}},
             {"id": id("x"), "type": "X25519KeyAgreementKey2020",
              "publicKeyMultibase": "z6LSbgq3GejX88eiAYWmZ9EiddS3GaXodvm8MJJyEH7bqXgz"},
             {"id": "did:web:other.example#k", "type": "JsonWebKey2020", "publicKeyJwk": p256.public().to_jwk()},
             "nonsense", 7, {},
         ],
-        "authentication": ["#jwk", id("multikey"), "#2018", "#rsa", "#x", "#absent", "did:web:other.example#k", 7],
+        "authentication": ["#jwk", id("multikey"), "#2018", "#hex", "#odd", "#rsa", "#x", "#absent", "did:web:other.example#k", 7],
         "assertionMethod": [{"id": "#own", "type": "JsonWebKey2020", "publicKeyJwk": p256.public().to_jwk()}],
     }))
     .unwrap();
@@ -404,7 +407,7 @@ fn every_way_to_write_a_key_is_read_and_other_kinds_are_passed_over() {
         .iter()
         .map(|method| method.id.as_str())
         .collect();
-    assert_eq!(ids, [id("jwk"), id("multikey"), id("2018")]);
+    assert_eq!(ids, [id("jwk"), id("multikey"), id("2018"), id("hex")]);
     assert_eq!(read.key(&id("2018")), Some(ed25519.public_key()));
     assert_eq!(read.issuing_key(&id("own")), Some(&p256.public()));
     assert_eq!(

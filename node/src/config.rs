@@ -325,6 +325,12 @@ settings! {
     did: DidWeb {
         /// Fetch the documents of did:web issuers and holders.
         web: bool = true;
+        /// A universal resolver (DIF), to which the DID is appended, like
+        /// "https://resolver.example/1.0/identifiers/". Empty means none.
+        universal_resolver: String = String::new();
+        /// DID methods that the universal resolver is asked for, like "ion" and "ethr". It is trusted for all their
+        /// keys.
+        universal_methods: Vec<String> = Vec::new();
         /// A document is fetched again after this time: a key that was taken out of it is honoured no longer.
         cache_seconds: u64 = 300, in 1..=300;
         /// Who could not be fetched is not tried again for this long.
@@ -559,6 +565,21 @@ impl Config {
             wrong(
                 "ladder: audio_only_below_seconds, reduced_below_seconds and warned_below_seconds must rise in this order",
             );
+        }
+        let resolver = &self.did.universal_resolver;
+        if !resolver.is_empty() && Location::of_url(resolver).is_err() {
+            wrong("did.universal_resolver must be like https://resolver.example/1.0/identifiers/");
+        }
+        if !self.did.universal_methods.is_empty() && resolver.is_empty() {
+            wrong("did.universal_methods needs a did.universal_resolver");
+        }
+        if self
+            .did
+            .universal_methods
+            .iter()
+            .any(|method| matches!(method.as_str(), "key" | "jwk" | "web"))
+        {
+            wrong("did.universal_methods: key, jwk and web are resolved by the relay itself");
         }
         let url = &self.http.public_url;
         let host = url

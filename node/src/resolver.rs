@@ -28,7 +28,8 @@ const ENTRIES_MAX: usize = 10_000;
 /// Rounds of asking what a token lacks: the issuer, then whom it names. More would be a mistake of ours.
 const ROUNDS_MAX: usize = 4;
 /// What is asked for, best first (DID Core section 6, did:web).
-const ACCEPT: &str = "application/did+json, application/did+ld+json, application/json";
+const ACCEPT: &str =
+    "application/did+json, application/did+ld+json, application/json, application/did-resolution";
 
 /// What came of a fetch, and until when that holds.
 type Fetched = (Result<Arc<Document>, DidError>, Instant);
@@ -37,6 +38,9 @@ type Fetched = (Result<Arc<Document>, DidError>, Instant);
 pub(crate) struct Resolver {
     https: Https,
     enabled: bool,
+    /// Who is asked for other methods (DIF Universal Resolver), and for which.
+    universal: Option<Location>,
+    universal_methods: Vec<String>,
     lifetime: Duration,
     failure_lifetime: Duration,
     /// Who is asked for TXT records.
@@ -62,6 +66,8 @@ impl Resolver {
         Ok(Resolver {
             https: Https::new(names, &config.ca_file)?,
             enabled: config.web,
+            universal: Location::of_url(&config.universal_resolver).ok(),
+            universal_methods: config.universal_methods.clone(),
             lifetime: Duration::from_secs(config.cache_seconds),
             failure_lifetime: Duration::from_secs(config.failure_cache_seconds),
             dns: alias::system_dns(),
@@ -96,15 +102,12 @@ impl Resolver {
         if !did.needs_network() {
             return identity::resolve(did).map(Arc::new);
         }
-        if did.method() != "web" || !self.enabled {
-            return Err(DidError::Method);
-        }
-        let location = Location::of(did)?;
+        let location = self.location(did)?;
         let entry = self.entry(did);
         // Whoever comes first fetches; the others wait for the same answer. If the first gives up, the next goes on.
         let fetch = async {
             let fetched = self.https.get(&location, ACCEPT).await.map_err(DidError::Fetch);
-            let document = fetched.and_then(|text| Document::parse(did, &text)).map(Arc::new);
+            let document = fetched.and_then(|text| read(did, &text)).map(Arc::new);
             let lifetime = match &document {
                 Ok(_) => self.lifetime,
                 Err(error) => {
@@ -115,6 +118,22 @@ impl Resolver {
             (document, Instant::now() + lifetime)
         };
         entry.get_or_init(|| fetch).await.0.clone()
+    }
+
+    /// Where the document of a DID is fetched from.
+    fn location(&self, did: &Did) -> Result<Location, DidError> {
+        if did.method() == "web" && self.enabled {
+            return Location::of(did);
+        }
+        let asked = self.universal_methods.iter().any(|method| method == did.method());
+        match &self.universal {
+            // A DID has no character that a path would have to encode (DID Core section 3.1).
+            Some(resolver) if asked => Ok(Location {
+                path: format!("{}{did}", resolver.path),
+                ..resolver.clone()
+            }),
+            _ => Err(DidError::Method),
+        }
     }
 
     /// A small text from an https server that the operator named.
@@ -147,6 +166,23 @@ impl Resolver {
         let entry = Arc::new(OnceCell::new());
         entries.insert(did.clone(), entry.clone());
         entry
+    }
+}
+
+/// A document as it lies on a did:web server, or inside a universal resolver's result (DID Resolution, `didDocument`).
+fn read(did: &Did, text: &str) -> Result<Document, DidError> {
+    if did.method() == "web" {
+        return Document::parse(did, text);
+    }
+    let result = identity::json::parse_object(text)
+        .map_err(|_| DidError::Document("the universal resolver's answer is no JSON object"))?;
+    let deactivated = |metadata: &serde_json::Value| metadata.get("deactivated") == Some(&true.into());
+    if result.get("didDocumentMetadata").is_some_and(deactivated) {
+        return Err(DidError::Document("its owner has deactivated it"));
+    }
+    match result.get("didDocument") {
+        Some(document) => Document::parse(did, &document.to_string()),
+        None => Document::parse(did, text),
     }
 }
 

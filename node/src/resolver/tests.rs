@@ -503,6 +503,58 @@ async fn what_is_no_did_web_or_switched_off_is_not_fetched() {
     assert_eq!((asked.load(Ordering::SeqCst), server.connections()), (0, 0));
 }
 
+#[tokio::test]
+async fn other_methods_are_asked_of_the_universal_resolver_that_the_operator_names_and_of_nobody_else() {
+    let server = Server::start(&["issuer.example"]).await;
+    let did = Did::parse("did:ion:EiClkZMDxPKqC9c-umQfTkR8vvZ9JPhl_xLDI9Nfk38w5w").unwrap();
+    let key = key(1, &did);
+    let result = |metadata: serde_json::Value| {
+        let document: serde_json::Value = serde_json::from_str(&document(&key)).unwrap();
+        json!({"@context": "https://w3id.org/did-resolution/v1", "didDocument": document,
+               "didDocumentMetadata": metadata})
+    };
+    let resolver = |methods: &str| {
+        let toml = format!(
+            "[did]\nhosts = [\"issuer.example=127.0.0.1\"]\nallow_addresses = [\"127.0.0.1/32\"]\n\
+             universal_methods = [{methods}]\n\
+             universal_resolver = \"https://issuer.example:{}/1.0/identifiers/\"\n",
+            server.address.port()
+        );
+        server.resolver_with(&toml, &[]).0
+    };
+    server.say("200 OK", "", result(json!({})).to_string().as_bytes());
+    let fetched = resolver("\"ion\"").resolve(&did).await.unwrap();
+    assert_eq!(fetched.key(key.kid()), Some(key.public_key()));
+    let heard = server.heard.lock().unwrap()[0].clone();
+    assert!(
+        heard.starts_with(&format!("GET /1.0/identifiers/{did} HTTP/1.1\r\n")),
+        "{heard}"
+    );
+    server.say("200 OK", "", document(&key).as_bytes());
+    assert!(
+        resolver("\"ion\"").resolve(&did).await.is_ok(),
+        "some answer with the document alone"
+    );
+    assert_eq!(
+        resolver("\"ethr\"").resolve(&did).await.unwrap_err(),
+        DidError::Method
+    );
+    server.say(
+        "200 OK",
+        "",
+        result(json!({"deactivated": true})).to_string().as_bytes(),
+    );
+    let refused = resolver("\"ion\"").resolve(&did).await.unwrap_err();
+    assert_eq!(refused, DidError::Document("its owner has deactivated it"));
+    let mut other: serde_json::Value = result(json!({}));
+    other["didDocument"]["id"] = json!("did:ion:somebody-else");
+    server.say("200 OK", "", other.to_string().as_bytes());
+    assert!(matches!(
+        resolver("\"ion\"").resolve(&did).await,
+        Err(DidError::Document(_))
+    ));
+}
+
 // Aliases.
 
 /// A DNS server that has this TXT record for every name.
