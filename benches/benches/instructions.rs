@@ -195,8 +195,8 @@ fn channel_to_peer() -> (Relayed, Vec<u8>) {
 }
 
 fn turn_to_peer_once(relayed: &mut Relayed, datagram: &[u8]) -> usize {
-    let (now, client, local) = (relayed.now, relayed.client, relayed.local);
-    let transmit = relayed.server.handle_client(now, client, local, datagram);
+    let (now, client) = (relayed.now, relayed.client);
+    let transmit = relayed.server.handle_client(now, client, datagram);
     transmit.map_or(0, |transmit| transmit.contents.len())
 }
 

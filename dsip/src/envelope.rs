@@ -2,7 +2,7 @@
 
 use identity::detached::{Detached, DetachedError};
 use identity::json::{self, JsonError};
-use identity::{Did, PublicKey, resolve};
+use identity::{Did, Documents, PublicKey, did_of};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -35,6 +35,11 @@ pub struct Envelope {
 impl Envelope {
     /// Parses and verifies an envelope in JSON. Time and replay are checked by [`crate::Receiver`].
     pub fn open(text: &str) -> Result<Envelope, Fault> {
+        Envelope::open_with(text, &Documents::none())
+    }
+
+    /// As [`Envelope::open`], with the document of [`signer_named`] where its DID needs a network.
+    pub fn open_with(text: &str, documents: &Documents) -> Result<Envelope, Fault> {
         within_length(text.len())?;
         let mut members = json::parse_object(text).map_err(|error| match error {
             JsonError::Syntax { .. } => {
@@ -44,11 +49,16 @@ impl Envelope {
             JsonError::IntegerTooLarge => Fault::malformed(TOO_LARGE),
         })?;
         let sig = members.remove("sig");
-        Self::open_members(members, || Signature::from_json(sig.as_ref()))
+        Self::open_members(members, || Signature::from_json(sig.as_ref()), documents)
     }
 
     /// Parses and verifies an envelope in CBOR.
     pub fn open_cbor(bytes: &[u8]) -> Result<Envelope, Fault> {
+        Envelope::open_cbor_with(bytes, &Documents::none())
+    }
+
+    /// As [`Envelope::open_cbor`], with the document of [`signer_named_cbor`] where its DID needs a network.
+    pub fn open_cbor_with(bytes: &[u8], documents: &Documents) -> Result<Envelope, Fault> {
         within_length(bytes.len())?;
         let (members, sig) = cbor::parse_envelope(bytes).map_err(|error| {
             Fault::malformed(match error {
@@ -61,12 +71,13 @@ impl Envelope {
                 }
             })
         })?;
-        Self::open_members(members, || Signature::from_cbor(sig))
+        Self::open_members(members, || Signature::from_cbor(sig), documents)
     }
 
     fn open_members(
         members: Map<String, Value>,
         signature: impl FnOnce() -> Result<Signature, Fault>,
+        documents: &Documents,
     ) -> Result<Envelope, Fault> {
         let id = text_of(&members, "id")
             .filter(|id| {
@@ -74,11 +85,16 @@ impl Envelope {
             })
             .ok_or(Fault::malformed("`id` must be a UUID, new for every envelope"))?;
         signature()
-            .and_then(|signature| Self::verified(members, &id, signature))
+            .and_then(|signature| Self::verified(members, &id, signature, documents))
             .map_err(|fault| fault.about(&id))
     }
 
-    fn verified(members: Map<String, Value>, id: &str, signature: Signature) -> Result<Envelope, Fault> {
+    fn verified(
+        members: Map<String, Value>,
+        id: &str,
+        signature: Signature,
+        documents: &Documents,
+    ) -> Result<Envelope, Fault> {
         let kind = text_of(&members, "type").ok_or(Fault::malformed("`type` must be a string"))?;
         let ts = members.get("ts").and_then(Value::as_u64);
         let ts = ts.ok_or(Fault::malformed(
@@ -97,19 +113,14 @@ impl Envelope {
 
         let detached = signature.detached()?;
         let kid = detached.kid().to_owned();
-        let key = kid
-            .split_once('#')
-            .and_then(|(did, _)| Did::parse(did).ok())
-            .and_then(|did| resolve(&did).ok())
-            .and_then(|document| document.key(&kid).cloned())
-            .ok_or(unsigned(
-                "`kid` must be the DID URL of an Ed25519 or P-256 key of a did:key or did:jwk",
-            ))?;
+        let key = documents.key(&kid).ok_or(unsigned(
+            "`kid` must be the DID URL of a key (Ed25519, P-256, secp256k1) of a DID that resolves here",
+        ))?;
         let whole = Value::Object(members);
         let canonical = canonicalise(&whole);
         detached.verify(&key, canonical.as_bytes()).map_err(|error| match error {
             DetachedError::Algorithm => {
-                unsigned("`alg` must be that of the key: EdDSA for Ed25519, ES256 for P-256")
+                unsigned("`alg` must be that of the key: EdDSA for Ed25519, ES256 for P-256, ES256K for secp256k1")
             }
             DetachedError::Signature => unsigned(
                 "the signature does not verify; sign the JCS form (RFC 8785) of the envelope without `sig`, unencoded",
@@ -189,6 +200,26 @@ impl Envelope {
         serde_json::from_value(Value::Object(self.members.clone()))
             .map_err(|_| Fault::malformed(shape).about(&self.id))
     }
+}
+
+/// Whose document is needed to check an envelope in JSON, where that needs a network, and the token that comes with it.
+/// Nothing is checked yet: whether a stranger's word is reason enough to fetch it is for the caller to say.
+pub fn signer_named(text: &str) -> Option<(Did, Option<String>)> {
+    within_length(text.len()).ok()?;
+    let members = json::parse_object(text).ok()?;
+    named(members.get("sig")?.get("kid")?.as_str()?, &members)
+}
+
+/// As [`signer_named`], of an envelope in CBOR.
+pub fn signer_named_cbor(bytes: &[u8]) -> Option<(Did, Option<String>)> {
+    within_length(bytes.len()).ok()?;
+    let (members, sig) = cbor::parse_envelope(bytes).ok()?;
+    named(Detached::cose(&sig?).ok()?.kid(), &members)
+}
+
+fn named(kid: &str, members: &Map<String, Value>) -> Option<(Did, Option<String>)> {
+    let signer = did_of(kid).filter(Did::needs_network)?;
+    Some((signer, text_of(members, "token")))
 }
 
 const REPEATED: &str = "a member name appears twice; send each once";

@@ -17,7 +17,7 @@ mod seal;
 mod signature;
 
 pub use client::{Client, ClientError, Terms};
-pub use envelope::{ENVELOPE_LENGTH_MAX, Envelope};
+pub use envelope::{ENVELOPE_LENGTH_MAX, Envelope, signer_named, signer_named_cbor};
 pub use fault::Fault;
 pub use jcs::canonicalise;
 pub use memory::{IDS_MAX, Memory};

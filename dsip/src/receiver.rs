@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use identity::Did;
 use identity::proof::{Challenge, HolderProof};
+use identity::{Did, Documents};
 
 use crate::envelope::Envelope;
 use crate::fault::Fault;
@@ -58,12 +58,27 @@ impl Receiver {
 
     /// Accepts one envelope in JSON at `now` (unix seconds), or says why not.
     pub fn receive(&mut self, text: &str, now: u64) -> Result<Received, Fault> {
-        self.accept(Envelope::open(text)?, now)
+        self.receive_with(text, &Documents::none(), now)
+    }
+
+    /// As [`Receiver::receive`], with the document of [`crate::signer_named`] where its DID needs a network.
+    pub fn receive_with(&mut self, text: &str, documents: &Documents, now: u64) -> Result<Received, Fault> {
+        self.accept(Envelope::open_with(text, documents)?, now)
     }
 
     /// The same for one in CBOR.
     pub fn receive_cbor(&mut self, bytes: &[u8], now: u64) -> Result<Received, Fault> {
-        self.accept(Envelope::open_cbor(bytes)?, now)
+        self.receive_cbor_with(bytes, &Documents::none(), now)
+    }
+
+    /// As [`Receiver::receive_cbor`], with the document of [`crate::signer_named_cbor`].
+    pub fn receive_cbor_with(
+        &mut self,
+        bytes: &[u8],
+        documents: &Documents,
+        now: u64,
+    ) -> Result<Received, Fault> {
+        self.accept(Envelope::open_cbor_with(bytes, documents)?, now)
     }
 
     fn accept(&mut self, envelope: Envelope, now: u64) -> Result<Received, Fault> {
@@ -132,11 +147,17 @@ impl Receiver {
 impl Received {
     /// The proof that an invite's signer holds the key, for [`identity::Permit::from_holder_proof`]. Uses the
     /// connection's challenge up.
-    pub fn holder_proof(&self, challenge: Challenge, now: u64) -> Result<HolderProof, Fault> {
+    pub fn holder_proof(
+        &self,
+        challenge: Challenge,
+        documents: &Documents,
+        now: u64,
+    ) -> Result<HolderProof, Fault> {
         HolderProof::verify(
             challenge,
             self.envelope.canonical().as_bytes(),
             &self.envelope.detached()?,
+            documents,
             now,
         )
         .map_err(|refusal| Fault::from(refusal).about(self.envelope.id()))

@@ -75,7 +75,7 @@ fn permit(received: &Received, challenge: Challenge) -> Result<Permit, Fault> {
     let token = token::verify(&invite.token, &policy, NOW)?;
     Ok(Permit::from_holder_proof(
         token,
-        received.holder_proof(challenge, NOW)?,
+        received.holder_proof(challenge, &identity::Documents::none(), NOW)?,
     )?)
 }
 

@@ -8,7 +8,7 @@ use dsip::{Envelope, Memory, Receiver, canonicalise, seal_cbor_with_id, seal_wit
 use identity::detached::Detached;
 use identity::proof::{Challenge, HolderProof, Request, Verifier};
 use identity::token::{self, TokenPolicy};
-use identity::{Did, Permit, SigningKey, cose, json, resolve};
+use identity::{Did, Document, Documents, Permit, SigningKey, cose, json, resolve};
 use serde_json::Value;
 
 const NOW: u64 = 1_760_000_000;
@@ -21,7 +21,7 @@ fn key(seed: u8) -> SigningKey {
 pub(crate) fn token(bytes: &[u8]) {
     let mut policy = TokenPolicy::new(key(2).did().clone(), vec![key(1).did().clone()]);
     policy.allow_bearer = true;
-    policy.reputation_issuers.push(key(1).did().clone());
+    policy.credential_issuers.push(key(1).did().clone());
     if let Ok(text) = str::from_utf8(bytes) {
         let _ = (token::verify(text, &policy, NOW), token::show_unverified(text));
         let request = Request {
@@ -29,17 +29,17 @@ pub(crate) fn token(bytes: &[u8]) {
             url: "https://relay.example/v1/account",
             body: b"",
         };
-        let _ = Verifier::new("node", true).account(text, &request, NOW);
+        let _ = Verifier::new("node", true).account(text, &request, &Documents::none(), NOW);
         if let Ok(signature) = Detached::jws(text) {
-            let _ = HolderProof::verify(Challenge::new(NOW), bytes, &signature, NOW);
+            let _ = HolderProof::verify(Challenge::new(NOW), bytes, &signature, &Documents::none(), NOW);
         }
     }
     if let Ok(signature) = Detached::cose(bytes) {
-        let _ = HolderProof::verify(Challenge::new(NOW), bytes, &signature, NOW);
+        let _ = HolderProof::verify(Challenge::new(NOW), bytes, &signature, &Documents::none(), NOW);
     }
     let cose = cose::sign_cose(&key(3), bytes);
     let signature = Detached::cose(&cose).expect("what was signed parses");
-    let _ = HolderProof::verify(Challenge::new(NOW), bytes, &signature, NOW);
+    let _ = HolderProof::verify(Challenge::new(NOW), bytes, &signature, &Documents::none(), NOW);
     if let Ok(verified) = token::verify(&key(1).sign_jws(token::TYP, bytes), &policy, NOW) {
         assert!(verified.balance_msat() <= json::INTEGER_MAX);
         assert_eq!(verified.audience(), key(2).did());
@@ -86,12 +86,23 @@ pub(crate) fn envelope(bytes: &[u8]) {
     }
 }
 
-/// A DID.
+/// A DID, or a document that a server sent for one.
 pub(crate) fn did(bytes: &[u8]) {
+    let asked = Did::parse("did:web:issuer.example").expect("a DID");
+    if let Some(document) = str::from_utf8(bytes)
+        .ok()
+        .and_then(|text| Document::parse(&asked, text).ok())
+    {
+        assert_eq!(document.id, asked);
+    }
     let Some(did) = str::from_utf8(bytes).ok().and_then(|text| Did::parse(text).ok()) else {
         return;
     };
     let _ = (did.redacted(), did.method().len());
+    if let Ok(location) = identity::did_web::Location::of(&did) {
+        let again = identity::did_web::Location::of_url(&location.to_string());
+        assert_eq!(again.as_ref(), Ok(&location), "a location is an https URL");
+    }
     if let Ok(document) = resolve(&did) {
         for method in &document.authentication {
             let key = resolve(&Did::from_key(&method.key)).expect("a key's own did:key resolves");

@@ -27,7 +27,9 @@ pub enum CoseError {
     )]
     HeaderParameter,
     /// `alg` is not that of the key.
-    #[error("its `alg` must be that of the key: -8 (EdDSA) for Ed25519, -7 (ES256) for P-256")]
+    #[error(
+        "its `alg` must be that of the key: -8 (EdDSA) for Ed25519, -7 (ES256) for P-256, -47 (ES256K) for secp256k1"
+    )]
     Algorithm,
     /// The signature does not verify.
     #[error("its signature does not verify under the named key")]
@@ -107,6 +109,8 @@ fn assigned(algorithm: Algorithm) -> iana::Algorithm {
     match algorithm {
         Algorithm::EdDsa => iana::Algorithm::EdDSA,
         Algorithm::Es256 => iana::Algorithm::ES256,
+        #[cfg(feature = "es256k")]
+        Algorithm::Es256k => iana::Algorithm::ES256K,
     }
 }
 

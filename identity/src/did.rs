@@ -26,7 +26,7 @@ pub enum DidError {
     #[error("not a DID; send did:method:identifier without path, query or fragment, at most 1024 characters")]
     Syntax,
     /// A method that this relay does not resolve.
-    #[error("this DID method cannot be resolved here; use did:key or did:jwk")]
+    #[error("this DID method cannot be resolved here; use did:key, did:jwk or did:web")]
     Method,
     /// The identifier is not what its method says.
     #[error("the identifier does not follow its DID method; create the DID again from the key")]
@@ -34,6 +34,15 @@ pub enum DidError {
     /// The key inside is refused.
     #[error("{0}")]
     Key(#[from] KeyError),
+    /// A did:web names no place that a document may be fetched from.
+    #[error("this did:web names no place to fetch a document from: {0}")]
+    Location(&'static str),
+    /// The document could not be fetched.
+    #[error("the DID document could not be fetched: {0}")]
+    Fetch(&'static str),
+    /// The document was fetched and cannot be used.
+    #[error("the DID document cannot be used: {0}")]
+    Document(&'static str),
 }
 
 impl Did {
@@ -93,7 +102,12 @@ impl Did {
         )
     }
 
-    fn identifier(&self) -> &str {
+    /// Does its document come from a network? Those of did:key and did:jwk are in the DID itself.
+    pub fn needs_network(&self) -> bool {
+        !matches!(self.method(), "key" | "jwk")
+    }
+
+    pub(crate) fn identifier(&self) -> &str {
         &self.0[4 + self.method().len() + 1..]
     }
 }
@@ -116,14 +130,7 @@ pub fn resolve(did: &Did) -> Result<Document, DidError> {
     match did.method() {
         "key" => {
             let multibase = did.identifier();
-            let base58 = multibase.strip_prefix('z').ok_or(DidError::Identifier)?;
-            if base58.len() > 64 {
-                return Err(DidError::Identifier); // base58 decoding is quadratic; a P-256 key has 48 characters
-            }
-            let bytes = bs58::decode(base58)
-                .into_vec()
-                .map_err(|_| DidError::Identifier)?;
-            let key = PublicKey::from_multicodec(&bytes)?;
+            let key = PublicKey::from_multibase(multibase)?;
             Ok(Document::with_one_key(did, multibase, key))
         }
         "jwk" => {
@@ -143,9 +150,12 @@ pub fn resolve(did: &Did) -> Result<Document, DidError> {
 impl Document {
     fn with_one_key(did: &Did, fragment: &str, key: PublicKey) -> Document {
         let id = format!("{did}#{fragment}");
+        let method = VerificationMethod { id, key };
         Document {
             id: did.clone(),
-            authentication: vec![VerificationMethod { id, key }],
+            authentication: vec![method.clone()],
+            assertion: vec![method],
+            also_known_as: Vec::new(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Compact JWS (RFC 7515) and its detached, unencoded form (RFC 7797), for the two algorithms of this relay.
+//! Compact JWS (RFC 7515) and its detached, unencoded form (RFC 7797), for the algorithms of this relay.
 //!
 //! Deliberately small: the header is an allow-list given by the caller, the algorithm comes from the key and the
 //! header only has to agree, and there is no way to say `none`, HS* or "fetch the key there".
@@ -22,7 +22,17 @@ pub enum Algorithm {
     EdDsa,
     /// ECDSA with P-256 and SHA-256 (RFC 7518 section 3.4).
     Es256,
+    /// ECDSA with secp256k1 and SHA-256 (RFC 8812 section 3.2).
+    #[cfg(feature = "es256k")]
+    Es256k,
 }
+
+/// Every `alg` that is taken, as challenges name them.
+#[cfg(feature = "es256k")]
+pub const ALGORITHMS: &str = "EdDSA ES256 ES256K";
+/// Every `alg` that is taken, as challenges name them.
+#[cfg(not(feature = "es256k"))]
+pub const ALGORITHMS: &str = "EdDSA ES256";
 
 impl Algorithm {
     /// The `alg` value that this relay writes.
@@ -30,6 +40,8 @@ impl Algorithm {
         match self {
             Algorithm::EdDsa => "EdDSA",
             Algorithm::Es256 => "ES256",
+            #[cfg(feature = "es256k")]
+            Algorithm::Es256k => "ES256K",
         }
     }
 
@@ -54,7 +66,7 @@ pub enum JwsError {
     )]
     HeaderMember(&'static str),
     /// `alg` is not that of the key.
-    #[error("its `alg` must be that of the key: EdDSA for Ed25519, ES256 for P-256")]
+    #[error("its `alg` must be that of the key: EdDSA for Ed25519, ES256 for P-256, ES256K for secp256k1")]
     Algorithm,
     /// The signature does not verify.
     #[error("its signature does not verify under the named key")]

@@ -1,8 +1,8 @@
-//! Public keys: Ed25519 (RFC 8032) and P-256 (FIPS 186-5), their JWK form (RFC 7517, RFC 8037) and thumbprint
-//! (RFC 7638).
+//! Public keys: Ed25519 (RFC 8032), P-256 (FIPS 186-5) and secp256k1 (RFC 8812, feature `es256k`), their JWK form
+//! (RFC 7517, RFC 8037) and thumbprint (RFC 7638).
 //!
 //! A key is checked when it is made: Ed25519 points of small order and non-canonical encodings have no
-//! constructor, P-256 points are on the curve. `kty: oct` and JWKs with private members are refused.
+//! constructor, the others' points are on their curve. `kty: oct` and JWKs with private members are refused.
 
 use std::fmt;
 
@@ -23,6 +23,9 @@ enum Kind {
     Ed25519([u8; 32]),
     /// SEC 1 uncompressed: 4, x, y.
     P256([u8; 65]),
+    /// The same of the other curve.
+    #[cfg(feature = "es256k")]
+    Secp256k1([u8; 65]),
 }
 
 /// SHA-256 over a key's required JWK members (RFC 7638).
@@ -33,10 +36,12 @@ pub struct Thumbprint([u8; 32]);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// Another key type, curve or algorithm.
-    #[error("this key type is not accepted; use Ed25519 (kty OKP, crv Ed25519) or P-256 (kty EC, crv P-256)")]
+    #[error("this key type is not accepted; use Ed25519 (kty OKP), P-256 or secp256k1 (kty EC)")]
     Unsupported,
     /// `kty: oct`: a shared secret is never a public key.
-    #[error("a symmetric key (kty oct) is never accepted; use Ed25519 or P-256")]
+    #[error(
+        "a symmetric key (kty oct) is never accepted; publish a public key (Ed25519, P-256 or secp256k1)"
+    )]
     Symmetric,
     /// `d` or another private member.
     #[error("the JWK contains a private member; publish only the public part and make a new key")]
@@ -48,7 +53,7 @@ pub enum KeyError {
     #[error("this Ed25519 point has small order and proves nothing; make a new key")]
     SmallOrder,
     /// A point that is not on the curve.
-    #[error("this point is not on the P-256 curve; make a new key")]
+    #[error("this point is not on its curve; make a new key")]
     NotOnCurve,
 }
 
@@ -115,6 +120,63 @@ impl PublicKey {
         Ok(PublicKey(Kind::P256(*point)))
     }
 
+    /// A secp256k1 key from SEC 1 bytes, compressed (33) or uncompressed (65).
+    #[cfg(feature = "es256k")]
+    pub fn secp256k1(sec1: &[u8]) -> Result<PublicKey, KeyError> {
+        if !matches!((sec1.len(), sec1.first()), (33, Some(2 | 3)) | (65, Some(4))) {
+            return Err(KeyError::Encoding);
+        }
+        let key = k256::ecdsa::VerifyingKey::from_sec1_bytes(sec1).map_err(|_| KeyError::NotOnCurve)?;
+        let point = key.to_sec1_point(false);
+        let point = point.as_bytes().try_into().map_err(|_| KeyError::Encoding)?;
+        Ok(PublicKey(Kind::Secp256k1(point)))
+    }
+
+    /// A key in multibase text, as `publicKeyMultibase` has it: base58-btc over the multicodec form.
+    pub fn from_multibase(text: &str) -> Result<PublicKey, KeyError> {
+        let base58 = text.strip_prefix('z').ok_or(KeyError::Encoding)?;
+        if base58.len() > BASE58_LENGTH_MAX {
+            return Err(KeyError::Encoding);
+        }
+        let bytes = bs58::decode(base58).into_vec().map_err(|_| KeyError::Encoding)?;
+        PublicKey::from_multicodec(&bytes)
+    }
+
+    /// A key in base58 without a code, whose kind is the verification method's type (older documents).
+    pub(crate) fn from_base58(kind: &str, base58: &str) -> Result<PublicKey, KeyError> {
+        if base58.len() > BASE58_LENGTH_MAX {
+            return Err(KeyError::Encoding);
+        }
+        let bytes = bs58::decode(base58).into_vec().map_err(|_| KeyError::Encoding)?;
+        PublicKey::from_raw(kind, &bytes)
+    }
+
+    /// A key in hexadecimal digits (did:ethr).
+    pub(crate) fn from_hex(kind: &str, hex: &str) -> Result<PublicKey, KeyError> {
+        let digit = |digit: u8| {
+            char::from(digit)
+                .to_digit(16)
+                .and_then(|digit| u8::try_from(digit).ok())
+        };
+        let pairs = hex.as_bytes().chunks_exact(2);
+        if hex.len() > 130 || !pairs.remainder().is_empty() {
+            return Err(KeyError::Encoding);
+        }
+        let bytes: Option<Vec<u8>> = pairs
+            .map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?))
+            .collect();
+        PublicKey::from_raw(kind, &bytes.ok_or(KeyError::Encoding)?)
+    }
+
+    fn from_raw(kind: &str, bytes: &[u8]) -> Result<PublicKey, KeyError> {
+        match kind {
+            "Ed25519VerificationKey2018" => PublicKey::ed25519(bytes),
+            #[cfg(feature = "es256k")]
+            "EcdsaSecp256k1VerificationKey2019" => PublicKey::secp256k1(bytes),
+            _ => Err(KeyError::Unsupported),
+        }
+    }
+
     /// A public JWK. `alg`, where present, has to fit the key; other descriptive members are ignored.
     pub fn from_jwk(jwk: &Map<String, Value>) -> Result<PublicKey, KeyError> {
         const PRIVATE: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
@@ -132,11 +194,16 @@ impl PublicKey {
             (Some("OKP"), Some("Ed25519")) => {
                 PublicKey::ed25519(&coordinate("x").ok_or(KeyError::Encoding)?)?
             }
-            (Some("EC"), Some("P-256")) => {
+            (Some("EC"), Some(curve @ ("P-256" | "secp256k1"))) => {
                 let mut point = [4; 65];
                 point[1..33].copy_from_slice(&coordinate("x").ok_or(KeyError::Encoding)?);
                 point[33..].copy_from_slice(&coordinate("y").ok_or(KeyError::Encoding)?);
-                PublicKey::p256(&point)?
+                match curve {
+                    "P-256" => PublicKey::p256(&point)?,
+                    #[cfg(feature = "es256k")]
+                    "secp256k1" => PublicKey::secp256k1(&point)?,
+                    _ => return Err(KeyError::Unsupported),
+                }
             }
             _ => return Err(KeyError::Unsupported),
         };
@@ -155,21 +222,28 @@ impl PublicKey {
                 "crv": "P-256", "kty": "EC",
                 "x": base64url::encode(&point[1..33]), "y": base64url::encode(&point[33..]),
             }),
+            #[cfg(feature = "es256k")]
+            Kind::Secp256k1(point) => json!({
+                "crv": "secp256k1", "kty": "EC",
+                "x": base64url::encode(&point[1..33]), "y": base64url::encode(&point[33..]),
+            }),
         }
     }
 
     /// RFC 7638 thumbprint: SHA-256 over the required members in lexical order, without spaces.
     pub fn thumbprint(&self) -> Thumbprint {
+        let on_curve = |curve: &str, point: &[u8; 65]| {
+            let (x, y) = (base64url::encode(&point[1..33]), base64url::encode(&point[33..]));
+            format!(r#"{{"crv":"{curve}","kty":"EC","x":"{x}","y":"{y}"}}"#)
+        };
         let members = match &self.0 {
             Kind::Ed25519(x) => format!(
                 r#"{{"crv":"Ed25519","kty":"OKP","x":"{}"}}"#,
                 base64url::encode(x)
             ),
-            Kind::P256(point) => format!(
-                r#"{{"crv":"P-256","kty":"EC","x":"{}","y":"{}"}}"#,
-                base64url::encode(&point[1..33]),
-                base64url::encode(&point[33..])
-            ),
+            Kind::P256(point) => on_curve("P-256", point),
+            #[cfg(feature = "es256k")]
+            Kind::Secp256k1(point) => on_curve("secp256k1", point),
         };
         Thumbprint(sha256(members.as_bytes()))
     }
@@ -179,6 +253,8 @@ impl PublicKey {
         match self.0 {
             Kind::Ed25519(_) => Algorithm::EdDsa,
             Kind::P256(_) => Algorithm::Es256,
+            #[cfg(feature = "es256k")]
+            Kind::Secp256k1(_) => Algorithm::Es256k,
         }
     }
 
@@ -193,6 +269,8 @@ impl PublicKey {
             Kind::P256(point) => UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point)
                 .verify(message, signature)
                 .is_ok(),
+            #[cfg(feature = "es256k")]
+            Kind::Secp256k1(point) => verify_secp256k1(point, message, signature),
         }
     }
 
@@ -200,10 +278,9 @@ impl PublicKey {
     pub(crate) fn to_multicodec(&self) -> Vec<u8> {
         match &self.0 {
             Kind::Ed25519(key) => [&ED25519_CODE[..], key].concat(),
-            Kind::P256(point) => {
-                let sign = 2 + (point[64] & 1);
-                [&P256_CODE[..], &[sign], &point[1..33]].concat()
-            }
+            Kind::P256(point) => compressed(&P256_CODE, point),
+            #[cfg(feature = "es256k")]
+            Kind::Secp256k1(point) => compressed(&SECP256K1_CODE, point),
         }
     }
 
@@ -216,14 +293,44 @@ impl PublicKey {
             }
             PublicKey::p256(key)
         } else {
+            #[cfg(feature = "es256k")]
+            if let Some(key) = bytes.strip_prefix(&SECP256K1_CODE) {
+                return match key.len() {
+                    33 => PublicKey::secp256k1(key),
+                    _ => Err(KeyError::Encoding),
+                };
+            }
             Err(KeyError::Unsupported)
         }
     }
 }
 
-/// ed25519-pub 0xed and p256-pub 0x1200 of the multicodec table, as unsigned varints.
+/// ed25519-pub 0xed, p256-pub 0x1200 and secp256k1-pub 0xe7 of the multicodec table, as unsigned varints.
 const ED25519_CODE: [u8; 2] = [0xed, 0x01];
 const P256_CODE: [u8; 2] = [0x80, 0x24];
+#[cfg(feature = "es256k")]
+const SECP256K1_CODE: [u8; 2] = [0xe7, 0x01];
+
+/// base58 decoding is quadratic; a compressed point with its code has 48 characters.
+const BASE58_LENGTH_MAX: usize = 64;
+
+fn compressed(code: &[u8; 2], point: &[u8; 65]) -> Vec<u8> {
+    let sign = 2 + (point[64] & 1);
+    [&code[..], &[sign], &point[1..33]].concat()
+}
+
+/// Both halves of s are taken: RFC 8812 asks for neither, and half of the libraries' signatures are high. Nothing
+/// here is keyed by a signature's bytes.
+#[cfg(feature = "es256k")]
+fn verify_secp256k1(point: &[u8; 65], message: &[u8], signature: &[u8]) -> bool {
+    use k256::ecdsa::signature::Verifier as _;
+    use k256::ecdsa::{Signature, VerifyingKey};
+    let key = VerifyingKey::from_sec1_bytes(point);
+    match (key, Signature::from_slice(signature)) {
+        (Ok(key), Ok(signature)) => key.verify(message, &signature.normalize_s()).is_ok(),
+        _ => false,
+    }
+}
 
 impl fmt::Debug for PublicKey {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -5,6 +5,7 @@
 use std::fmt;
 
 use crate::did::Did;
+use crate::documents::Documents;
 use crate::permit::VoucherClaims;
 use crate::proof::{AccountProof, Request, Verifier};
 use crate::refusal::Refusal;
@@ -15,7 +16,7 @@ pub struct Owner {
     own: String,
     charged: String,
     others: Vec<Did>,
-    voucher: Option<VoucherClaims>,
+    token: Option<RelayToken>,
 }
 
 impl Owner {
@@ -26,7 +27,7 @@ impl Owner {
             charged: did.clone(),
             own: did,
             others: proof.others().to_vec(),
-            voucher: None,
+            token: None,
         }
     }
 
@@ -37,16 +38,22 @@ impl Owner {
         request: &Request<'_>,
         verifier: &Verifier,
         policy: &TokenPolicy,
+        documents: &Documents,
         now: u64,
     ) -> Result<Owner, Refusal> {
-        let token = token::verify_but_for_expiry(jwt, policy, now)?;
+        let token = token::verify_but_for_expiry(jwt, policy, documents, now)?;
         verifier.possession(dpop, &token, request, now)?;
         Ok(Owner::of(&token, policy, now))
     }
 
     /// A bearer token, expired or not.
-    pub fn from_bearer(jwt: &str, policy: &TokenPolicy, now: u64) -> Result<Owner, Refusal> {
-        let token = token::verify_but_for_expiry(jwt, policy, now)?;
+    pub fn from_bearer(
+        jwt: &str,
+        policy: &TokenPolicy,
+        documents: &Documents,
+        now: u64,
+    ) -> Result<Owner, Refusal> {
+        let token = token::verify_but_for_expiry(jwt, policy, documents, now)?;
         if token.is_bearer() {
             Ok(Owner::of(&token, policy, now))
         } else {
@@ -64,13 +71,18 @@ impl Owner {
             },
             charged,
             others: Vec::new(),
-            voucher: (!token.has_expired(policy, now)).then(|| token.voucher()),
+            token: (!token.has_expired(policy, now)).then(|| token.clone()),
         }
     }
 
-    /// The voucher of a token that has not expired: it is credited whatever the call it comes with.
-    pub fn voucher(&self) -> Option<&VoucherClaims> {
-        self.voucher.as_ref()
+    /// The token, if it has not expired: its voucher is credited whatever the call it comes with.
+    pub fn token(&self) -> Option<&RelayToken> {
+        self.token.as_ref()
+    }
+
+    /// Its voucher.
+    pub fn voucher(&self) -> Option<VoucherClaims> {
+        self.token.as_ref().map(RelayToken::voucher)
     }
 
     /// The owner's own account, and the owner of sessions as in [`crate::Permit::subject`]: the DID whose key was

@@ -6,5 +6,5 @@ mod holder;
 mod nonce;
 mod replay;
 
-pub use dpop::{AccountProof, Possession, Request, Verifier, sign_dpop};
+pub use dpop::{AccountProof, Possession, Request, Verifier, account_named, sign_dpop};
 pub use holder::{CHALLENGE_LIFETIME, Challenge, HolderProof};

@@ -2,6 +2,7 @@
 //! status and a sentence that says what to do. No refusal repeats what the caller sent.
 
 use crate::did::DidError;
+use crate::jws::ALGORITHMS;
 use crate::key::KeyError;
 
 /// One variant per cause.
@@ -50,6 +51,9 @@ pub enum Refusal {
         /// Seconds.
         maximum: u64,
     },
+    /// The issuer's document cannot be had or used.
+    #[error("the issuer's DID document cannot be used now, so its token cannot be checked: {0}")]
+    TokenIssuer(DidError),
     /// `sub` has no usable key.
     #[error("the holder's DID in `sub` has no usable key: {0}")]
     TokenHolder(DidError),
@@ -120,6 +124,21 @@ pub enum Refusal {
     /// The token does not open this service.
     #[error("the token does not open this service; get one whose `service` lists it")]
     ServiceForbidden,
+    /// The operator, or a list that the operator listens to, denies the token, its holder, its issuer or a key.
+    #[error(
+        "the operator of this relay does not serve this token, its holder or its issuer; ask the operator why"
+    )]
+    Denied,
+    /// A cap on what the issuer may give.
+    #[error(
+        "the token's voucher is above what the operator takes from its issuer; ask the issuer for a smaller one, or wait a day"
+    )]
+    IssuerLimit,
+    /// The reputation, role or organization that the service asks for is missing.
+    #[error(
+        "this service asks for more reputation, or for a credential, than the token brings; see the operator's policy"
+    )]
+    ReputationTooLow,
     /// The token opens another room.
     #[error("the token opens another room; join the one in its `room`, or get a token for this one")]
     RoomForbidden,
@@ -130,6 +149,8 @@ impl Refusal {
     pub const SLUGS: &[&str] = &[
         "bearer-not-allowed",
         "delegation",
+        "denied",
+        "issuer-limit",
         "payer-grant",
         "proof-expired",
         "proof-key",
@@ -139,11 +160,13 @@ impl Refusal {
         "proof-replayed",
         "proof-signature",
         "rate-limited",
+        "reputation-too-low",
         "room-forbidden",
         "service-forbidden",
         "token-audience",
         "token-expired",
         "token-holder",
+        "token-issuer",
         "token-lifetime",
         "token-malformed",
         "token-missing",
@@ -165,6 +188,7 @@ impl Refusal {
             Refusal::TokenExpired => "token-expired",
             Refusal::TokenNotYetValid => "token-not-yet-valid",
             Refusal::TokenLifetime { .. } => "token-lifetime",
+            Refusal::TokenIssuer(_) => "token-issuer",
             Refusal::TokenHolder(_) => "token-holder",
             Refusal::TokenSubject => "token-subject",
             Refusal::PayerGrant { .. } => "payer-grant",
@@ -181,13 +205,21 @@ impl Refusal {
             Refusal::ProofsExhausted => "rate-limited",
             Refusal::ServiceForbidden => "service-forbidden",
             Refusal::RoomForbidden => "room-forbidden",
+            Refusal::Denied => "denied",
+            Refusal::IssuerLimit => "issuer-limit",
+            Refusal::ReputationTooLow => "reputation-too-low",
         }
     }
 
     /// The HTTP status.
     pub fn status(&self) -> u16 {
         match self {
-            Refusal::ServiceForbidden | Refusal::RoomForbidden | Refusal::TokenSubject => 403,
+            Refusal::ServiceForbidden
+            | Refusal::RoomForbidden
+            | Refusal::TokenSubject
+            | Refusal::Denied
+            | Refusal::IssuerLimit
+            | Refusal::ReputationTooLow => 403,
             Refusal::ProofsExhausted => 429,
             _ => 401,
         }
@@ -197,7 +229,7 @@ impl Refusal {
     pub fn www_authenticate(&self) -> Option<String> {
         let error = match self {
             _ if self.status() != 401 => return None,
-            Refusal::TokenMissing => return Some(r#"DPoP algs="EdDSA ES256""#.to_owned()),
+            Refusal::TokenMissing => return Some(format!(r#"DPoP algs="{ALGORITHMS}""#)),
             Refusal::NonceRequired => "use_dpop_nonce",
             Refusal::ProofMissing
             | Refusal::ProofMalformed { .. }
@@ -208,6 +240,6 @@ impl Refusal {
             | Refusal::ProofReplayed => "invalid_dpop_proof",
             _ => "invalid_token",
         };
-        Some(format!(r#"DPoP error="{error}", algs="EdDSA ES256""#))
+        Some(format!(r#"DPoP error="{error}", algs="{ALGORITHMS}""#))
     }
 }

@@ -8,11 +8,14 @@
 mod claims;
 mod grant;
 mod issue;
+mod lacking;
 mod reputation;
 
 use std::fmt;
 
-use crate::did::{Did, resolve};
+use crate::credential::Credential;
+use crate::did::Did;
+use crate::documents::Documents;
 use crate::jws::{Jws, JwsError};
 use crate::key::{Thumbprint, sha256};
 use crate::permit::VoucherClaims;
@@ -21,6 +24,7 @@ use claims::Claims;
 
 pub use grant::{PayerGrant, delegation, payer_grant};
 pub use issue::{Confirmation, Issue, issue};
+pub use lacking::lacking;
 
 /// The JWS `typ` of a relay token.
 pub const TYP: &str = "relay+jwt";
@@ -42,8 +46,8 @@ pub struct TokenPolicy {
     pub leeway: u64,
     /// May tokens with `bearer` be used?
     pub allow_bearer: bool,
-    /// Who may score a holder's reputation in a `vc`, besides the token's own issuer.
-    pub reputation_issuers: Vec<Did>,
+    /// Whose credentials in `vc` are looked at.
+    pub credential_issuers: Vec<Did>,
 }
 
 impl TokenPolicy {
@@ -55,7 +59,7 @@ impl TokenPolicy {
             lifetime_max: 24 * 3600,
             leeway: 30,
             allow_bearer: false,
-            reputation_issuers: Vec::new(),
+            credential_issuers: Vec::new(),
         }
     }
 }
@@ -87,78 +91,117 @@ pub struct RelayToken {
     room: Option<String>,
     tariff: Option<String>,
     reputation: Option<i64>,
+    issuers_score: Option<i64>,
+    credentials: Vec<Credential>,
     bearer: bool,
     hash: [u8; 32],
 }
 
-/// Verifies a token for admission at `now` (unix seconds).
+/// Verifies a token for admission at `now` (unix seconds), where every DID in it is a did:key or did:jwk.
 pub fn verify(jwt: &str, policy: &TokenPolicy, now: u64) -> Result<RelayToken, Refusal> {
-    let token = verify_but_for_expiry(jwt, policy, now)?;
+    verify_with(jwt, policy, &Documents::none(), now)
+}
+
+/// Verifies a token for admission at `now` (unix seconds). `documents` holds what [`lacking`] asked for.
+pub fn verify_with(
+    jwt: &str,
+    policy: &TokenPolicy,
+    documents: &Documents,
+    now: u64,
+) -> Result<RelayToken, Refusal> {
+    let token = verify_but_for_expiry(jwt, policy, documents, now)?;
     if token.has_expired(policy, now) {
         return Err(Refusal::TokenExpired);
     }
     Ok(token)
 }
 
+/// A token whose form has been checked and whose issuer is on the operator's list. Nothing it says is believed yet.
+struct Candidate<'a> {
+    jws: Jws<'a>,
+    claims: Claims,
+    issuer: Did,
+    kid: String,
+}
+
+impl<'a> Candidate<'a> {
+    fn read(jwt: &'a str, policy: &TokenPolicy) -> Result<Candidate<'a>, Refusal> {
+        if jwt.len() > TOKEN_LENGTH_MAX {
+            return Err(Refusal::TokenMalformed {
+                field: "JWT",
+                fix: "send at most 16 KiB",
+            });
+        }
+        let jws = Jws::parse(jwt, "alg, typ, kid").map_err(|error| match error {
+            JwsError::HeaderMember(_) => Refusal::TokenMalformed {
+                field: "header",
+                fix: "it may contain `alg`, `typ` and `kid` only; no `jwk`, `jku`, `x5u` or `crit`",
+            },
+            _ => Refusal::TokenMalformed {
+                field: "JWT",
+                fix: "send a compact JWS: three base64url parts without padding, with a JSON object as header",
+            },
+        })?;
+        if jws.header("typ") != Some(TYP) {
+            return Err(Refusal::TokenMalformed {
+                field: "typ",
+                fix: "the header's `typ` must be \"relay+jwt\"",
+            });
+        }
+        let claims = Claims::parse(jws.payload())?;
+        // The issuer is looked up in the operator's list before anything it named is looked at.
+        let issuer = claims.did("iss")?;
+        if !policy.issuers.contains(&issuer) {
+            return Err(Refusal::TokenUntrustedIssuer);
+        }
+        let kid = jws.header("kid").ok_or(Refusal::TokenMalformed {
+            field: "kid",
+            fix: "the header must name the issuer's key as a DID URL, `iss` + `#` + fragment",
+        })?;
+        let kid = kid.to_owned();
+        Ok(Candidate {
+            jws,
+            claims,
+            issuer,
+            kid,
+        })
+    }
+
+    /// Did a key of the issuer sign it, for this operator?
+    fn authenticate(&self, policy: &TokenPolicy, documents: &Documents) -> Result<(), Refusal> {
+        let document = documents.resolve(&self.issuer).map_err(Refusal::TokenIssuer)?;
+        let key = document.issuing_key(&self.kid).ok_or(Refusal::TokenMalformed {
+            field: "kid",
+            fix: "it must be the DID URL of one of the issuer's own keys",
+        })?;
+        self.jws.verify(key).map_err(|error| match error {
+            JwsError::Algorithm => Refusal::TokenMalformed {
+                field: "alg",
+                fix: "it must be that of the issuer's key: EdDSA for Ed25519, ES256 for P-256, ES256K for secp256k1",
+            },
+            _ => Refusal::TokenSignature,
+        })?;
+        if self.claims.did("aud")? == policy.operator {
+            Ok(())
+        } else {
+            Err(Refusal::TokenAudience)
+        }
+    }
+}
+
 /// For an [`crate::Owner`]: `exp` is not looked at. A delegation that has passed still ends what its key may do.
 pub(crate) fn verify_but_for_expiry(
     jwt: &str,
     policy: &TokenPolicy,
+    documents: &Documents,
     now: u64,
 ) -> Result<RelayToken, Refusal> {
-    if jwt.len() > TOKEN_LENGTH_MAX {
-        return Err(Refusal::TokenMalformed {
-            field: "JWT",
-            fix: "send at most 16 KiB",
-        });
-    }
-    let jws = Jws::parse(jwt, "alg, typ, kid").map_err(|error| match error {
-        JwsError::HeaderMember(_) => Refusal::TokenMalformed {
-            field: "header",
-            fix: "it may contain `alg`, `typ` and `kid` only; no `jwk`, `jku`, `x5u` or `crit`",
-        },
-        _ => Refusal::TokenMalformed {
-            field: "JWT",
-            fix: "send a compact JWS: three base64url parts without padding, with a JSON object as header",
-        },
-    })?;
-    if jws.header("typ") != Some(TYP) {
-        return Err(Refusal::TokenMalformed {
-            field: "typ",
-            fix: "the header's `typ` must be \"relay+jwt\"",
-        });
-    }
-    let claims = Claims::parse(jws.payload())?;
-
-    // The issuer is looked up in the operator's list before anything it named is looked at.
-    let issuer = claims.did("iss")?;
-    if !policy.issuers.contains(&issuer) {
-        return Err(Refusal::TokenUntrustedIssuer);
-    }
-    let kid = jws.header("kid").ok_or(Refusal::TokenMalformed {
-        field: "kid",
-        fix: "the header must name the issuer's key as a DID URL, `iss` + `#` + fragment",
-    })?;
-    let issuer_document = resolve(&issuer).map_err(|_| Refusal::TokenMalformed {
-        field: "iss",
-        fix: "the issuer must be a did:key or did:jwk with an Ed25519 or P-256 key",
-    })?;
-    let key = issuer_document.key(kid).ok_or(Refusal::TokenMalformed {
-        field: "kid",
-        fix: "it must be the DID URL of one of the issuer's own keys",
-    })?;
-    jws.verify(key).map_err(|error| match error {
-        JwsError::Algorithm => Refusal::TokenMalformed {
-            field: "alg",
-            fix: "it must be that of the issuer's key: EdDSA for Ed25519, ES256 for P-256",
-        },
-        _ => Refusal::TokenSignature,
-    })?;
-
+    let candidate = Candidate::read(jwt, policy)?;
+    candidate.authenticate(policy, documents)?;
+    let Candidate {
+        claims, issuer, kid, ..
+    } = candidate;
     let audience = claims.did("aud")?;
-    if audience != policy.operator {
-        return Err(Refusal::TokenAudience);
-    }
     let (issued_at, not_before) = (claims.integer("iat")?, claims.integer("nbf")?);
     let mut expires = claims.integer("exp")?;
     let lifetime = expires.checked_sub(issued_at).filter(|lifetime| *lifetime > 0);
@@ -179,7 +222,7 @@ pub(crate) fn verify_but_for_expiry(
         fix: "every token needs one",
     })?;
     let subject = claims.did("sub")?;
-    let holder = resolve(&subject).map_err(Refusal::TokenHolder)?;
+    let holder = documents.resolve(&subject).map_err(Refusal::TokenHolder)?;
 
     let bearer = claims.boolean("bearer")?;
     if bearer && !policy.allow_bearer {
@@ -197,7 +240,8 @@ pub(crate) fn verify_but_for_expiry(
     }
     let payer = match claims.has("payer").then(|| claims.did("payer")).transpose()? {
         Some(payer) if payer != subject => {
-            let grant = grant::verify_payer_grant(claims.text("payer_grant")?, &payer, &subject, &audience)?;
+            let text = claims.text("payer_grant")?;
+            let grant = grant::verify_payer_grant(text, &payer, &subject, &audience, documents)?;
             expires = expires.min(grant.expires);
             Some((payer, grant))
         }
@@ -210,7 +254,7 @@ pub(crate) fn verify_but_for_expiry(
             .map(|method| method.key.thumbprint())
             .collect(),
         Some(confirmation) => {
-            let thumbprint = confirmation.thumbprint()?;
+            let thumbprint = confirmation.thumbprint(documents)?;
             if !holder.has_key(&thumbprint) {
                 let text = claims.text("delegation")?;
                 let until = grant::verify_delegation(text, &confirmation, &holder, &audience)?;
@@ -222,13 +266,17 @@ pub(crate) fn verify_but_for_expiry(
             vec![thumbprint]
         }
     };
+    let issuers_score = reputation::issuers_score(&claims, &issuer)?;
+    let credentials = reputation::credentials(&claims, &subject, policy, documents, now)?;
     Ok(RelayToken {
         balance_msat: claims.integer("balance_msat")?,
         services: claims.services()?,
         room: claims.name("room")?,
         tariff: claims.name("tariff")?,
-        reputation: reputation::score(&claims, &issuer, &subject, policy, now)?,
-        issuer_kid: kid.to_owned(),
+        reputation: issuers_score.or(credentials.iter().filter_map(Credential::score).max()),
+        issuers_score,
+        credentials,
+        issuer_kid: kid,
         hash: sha256(jwt.as_bytes()),
         issuer,
         subject,
@@ -294,6 +342,14 @@ impl RelayToken {
     /// The holder's reputation, as far as it is vouched for.
     pub fn reputation(&self) -> Option<i64> {
         self.reputation
+    }
+    /// The token issuer's own opinion of the holder.
+    pub fn issuers_score(&self) -> Option<i64> {
+        self.issuers_score
+    }
+    /// The credentials of the holder that count, in the order of `vc`.
+    pub fn credentials(&self) -> &[Credential] {
+        &self.credentials
     }
     /// May it be used without a proof?
     pub fn is_bearer(&self) -> bool {

@@ -3,7 +3,7 @@
 
 mod support;
 
-use identity::{Did, DidError, KeyError, PublicKey, SigningKey, resolve};
+use identity::{Did, DidError, Document, KeyError, PublicKey, SigningKey, resolve};
 use serde_json::{Value, json};
 use support::{P256, base64url, key};
 
@@ -43,6 +43,45 @@ fn the_p256_vectors_of_the_did_key_specification_resolve() {
     assert!(
         resolve(&Did::parse("did:key:zDnaerx9CtbPJ1q36T5Ln5wYt3MQYeGRG5ehnPAmxcf5mDZpv").unwrap()).is_ok()
     );
+}
+
+#[test]
+fn the_secp256k1_vectors_of_the_did_key_specification_resolve() {
+    for (text, public) in [
+        (
+            "did:key:zQ3shokFTS3brHcDQrn82RUDfCZESWL1ZdCEJwekUDPQiYBme",
+            "23o6Sau8NxxzXcgSc3PLcNxrzrZpbLeBn1izfv3jbKhuv",
+        ),
+        (
+            "did:key:zQ3shtxV1FrJfhqE1dvxYRcCknWNjHc3c5X1y3ZSoPDi2aur2",
+            "291KzQhqCPC18PqH83XKhxv1HdqrdnxyS7dh15t2uNRzJ",
+        ),
+        (
+            "did:key:zQ3shZc2QzApp2oymGvQbzP8eKheVshBHbU4ZYjeXqwSKEn6N",
+            "oesQ92MLiAkt2pjBcJFbW7H4DvzKJv22cotjYbmC2JEe",
+        ),
+        (
+            "did:key:zQ3shadCps5JLAHcZiuX5YUtWHHL8ysBJqFLWvjZDKAWUBGzy",
+            "pg3p1vprqePgUoqfAQ1TTgxhL6zLYhHyzooR1pqLxo9F",
+        ),
+        (
+            "did:key:zQ3shptjE6JwdkeKN4fcpnYQY3m9Cet3NiHdAfpvSUZBFoKBj",
+            "24waDFAUAS16UpZwQQTXVEAmm17rQRjadjuAeBDW8aqL1",
+        ),
+    ] {
+        let did = Did::parse(text).unwrap();
+        let document = resolve(&did).unwrap();
+        let kid = format!("{text}#{}", &text["did:key:".len()..]);
+        let key = document.key(&kid).expect("the key's fragment is the identifier");
+        let compressed = bs58::decode(public).into_vec().unwrap();
+        assert_eq!(Some(key), PublicKey::secp256k1(&compressed).ok().as_ref());
+        assert_eq!((Did::from_key(key), key.algorithm().name()), (did, "ES256K"));
+        assert_eq!(
+            resolve(&jwk_did(&key.to_jwk())).unwrap().authentication[0].key,
+            *key,
+            "as did:jwk"
+        );
+    }
 }
 
 #[test]
@@ -110,7 +149,8 @@ fn a_did_key_that_is_not_a_key_is_refused() {
         "did:key:z",
         "did:key:6Mk",
         "did:key:z0OIl",
-        "did:key:zQ3shokFTS3brHcDQrn82RUDfCZESWL1ZdCEJwekUDPQiYBme",
+        // X25519 encrypts and signs nothing.
+        "did:key:z6LSbgq3GejX88eiAYWmZ9EiddS3GaXodvm8MJJyEH7bqXgz",
     ] {
         assert!(resolve(&Did::parse(text).unwrap()).is_err(), "{text}");
     }
@@ -299,5 +339,148 @@ proptest::proptest! {
         let key = SigningKey::from_seed(&seed);
         let document = resolve(key.did()).unwrap();
         proptest::prop_assert_eq!(document.key(key.kid()), Some(key.public_key()));
+    }
+}
+
+fn web() -> Did {
+    Did::parse("did:web:issuer.example").unwrap()
+}
+
+fn method(fragment: &str, key: &PublicKey) -> Value {
+    json!({"id": format!("did:web:issuer.example#{fragment}"), "type": "JsonWebKey2020",
+           "controller": "did:web:issuer.example", "publicKeyJwk": key.to_jwk()})
+}
+
+fn document(value: &Value) -> Result<Document, DidError> {
+    Document::parse(&web(), &value.to_string())
+}
+
+#[test]
+fn the_minimal_document_of_dsip_4_2_is_read() {
+    let (did, signer) = (Did::parse("did:web:voice.example:users:alice").unwrap(), key(1));
+    let multibase = &signer.did().as_str()["did:key:".len()..];
+    let text = json!({
+        "@context": ["https://www.w3.org/ns/did/v1"],
+        "id": did,
+        "verificationMethod": [{"id": "#key-1", "type": "Ed25519VerificationKey2020", "controller": did,
+                                "publicKeyMultibase": multibase}],
+        "authentication": ["#key-1"],
+        "service": [{"id": "#dsip", "type": "DSIPService", "serviceEndpoint": {"ws": ["wss://relay.voice.example/dsip"]}}],
+    });
+    let document = Document::parse(&did, &text.to_string()).unwrap();
+    let kid = format!("{did}#key-1");
+    assert_eq!(document.key(&kid), Some(signer.public_key()));
+    assert_eq!(
+        document.issuing_key(&kid),
+        Some(signer.public_key()),
+        "no assertionMethod: the one key does both"
+    );
+}
+
+#[test]
+fn every_way_to_write_a_key_is_read_and_other_kinds_are_passed_over() {
+    let (ed25519, p256) = (key(1), P256::generate());
+    let multibase = ed25519.did().as_str()["did:key:".len()..].to_owned();
+    let raw = bs58::decode(&multibase[1..]).into_vec().unwrap()[2..].to_vec();
+    let id = |fragment: &str| format!("did:web:issuer.example#{fragment}");
+    let read = document(&json!({
+        "id": web(),
+        "verificationMethod": [
+            method("jwk", &p256.public()),
+            {"id": "#multikey", "type": "Multikey", "publicKeyMultibase": multibase},
+            {"id": id("2018"), "type": "Ed25519VerificationKey2018", "publicKeyBase58": bs58::encode(raw).into_string()},
+            {"id": id("hex"), "type": "EcdsaSecp256k1VerificationKey2019",
+             "publicKeyHex": "0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798"},
+            {"id": id("odd"), "type": "EcdsaSecp256k1VerificationKey2019", "publicKeyHex": "0279b"},
+            {"id": id("rsa"), "type": "JsonWebKey2020", "publicKeyJwk": {"kty": "RSA", "n": "AQAB", "e": "AQAB"}},
+            {"id": id("x"), "type": "X25519KeyAgreementKey2020",
+             "publicKeyMultibase": "z6LSbgq3GejX88eiAYWmZ9EiddS3GaXodvm8MJJyEH7bqXgz"},
+            {"id": "did:web:other.example#k", "type": "JsonWebKey2020", "publicKeyJwk": p256.public().to_jwk()},
+            "nonsense", 7, {},
+        ],
+        "authentication": ["#jwk", id("multikey"), "#2018", "#hex", "#odd", "#rsa", "#x", "#absent", "did:web:other.example#k", 7],
+        "assertionMethod": [{"id": "#own", "type": "JsonWebKey2020", "publicKeyJwk": p256.public().to_jwk()}],
+    }))
+    .unwrap();
+    let ids: Vec<&str> = read
+        .authentication
+        .iter()
+        .map(|method| method.id.as_str())
+        .collect();
+    assert_eq!(ids, [id("jwk"), id("multikey"), id("2018"), id("hex")]);
+    assert_eq!(read.key(&id("2018")), Some(ed25519.public_key()));
+    assert_eq!(read.issuing_key(&id("own")), Some(&p256.public()));
+    assert_eq!(
+        read.issuing_key(&id("jwk")),
+        None,
+        "what only authenticates does not issue"
+    );
+    assert_eq!(read.key(&id("own")), None, "and the other way round");
+}
+
+#[test]
+fn a_document_whose_id_differs_is_refused() {
+    for id in [
+        json!("did:web:victim.example"),
+        json!("did:web:issuer.example:"),
+        json!("did:web:issuer.example%3A443"),
+        json!("did:web:Issuer.example"),
+        json!(["did:web:issuer.example"]),
+        Value::Null,
+    ] {
+        let refused = document(&json!({"id": id, "authentication": [method("a", key(1).public_key())]}));
+        assert!(matches!(refused, Err(DidError::Document(_))), "{id}");
+    }
+}
+
+#[test]
+fn a_symmetric_or_private_key_in_a_did_document_is_refused() {
+    let with = |jwk: Value| {
+        document(
+            &json!({"id": web(), "authentication": [{"id": "#a", "type": "JsonWebKey2020", "publicKeyJwk": jwk}]}),
+        )
+    };
+    assert_eq!(
+        with(json!({"kty": "oct", "k": "AAAA"})),
+        Err(DidError::Key(KeyError::Symmetric))
+    );
+    let private: Value = serde_json::from_str(&key(1).to_private_jwk()).unwrap();
+    assert_eq!(with(private), Err(DidError::Key(KeyError::Private)));
+}
+
+#[test]
+fn a_document_that_two_readers_could_read_differently_is_refused() {
+    let (one, two) = (method("a", key(1).public_key()), method("a", key(2).public_key()));
+    assert!(
+        document(&json!({"id": web(), "verificationMethod": [one, two], "authentication": ["#a"]})).is_err()
+    );
+    assert!(document(&json!({"id": web(), "verificationMethod": [one], "authentication": [two]})).is_err());
+    assert!(
+        document(&json!({"id": web(), "verificationMethod": [one, one], "authentication": ["#a"]})).is_ok()
+    );
+    let twice = r#"{"id":"did:web:issuer.example","id":"did:web:issuer.example"}"#;
+    assert!(Document::parse(&web(), twice).is_err());
+    assert!(document(&json!({"id": web(), "authentication": "#a"})).is_err());
+    assert!(document(&json!({"id": web(), "authentication": vec!["#a"; 257]})).is_err());
+    assert!(
+        Document::parse(
+            &web(),
+            &format!("{{\"id\":\"did:web:issuer.example\"{}}}", " ".repeat(65_536))
+        )
+        .is_err()
+    );
+    for text in ["", "[]", "null", "<html>", "{\"id\":"] {
+        assert!(Document::parse(&web(), text).is_err(), "{text}");
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_document_panics_the_reader(text in ".{0,200}", list in proptest::collection::vec(".{0,30}", 0..5)) {
+        let _ = Document::parse(&web(), &text);
+        let _ = document(&json!({"id": web(), "verificationMethod": list, "authentication": [{"id": text}, text]}));
+        if let Ok(did) = Did::parse(&format!("did:web:{text}")) {
+            let _ = identity::did_web::Location::of(&did);
+        }
     }
 }

@@ -34,6 +34,66 @@ fn the_es256_vector_of_rfc_7515_appendix_a3_verifies() {
     assert_eq!(jws.claims().unwrap()["iss"], "joe");
 }
 
+/// A secp256k1 key pair, which the crate itself never holds.
+fn secp256k1() -> (k256::ecdsa::SigningKey, PublicKey) {
+    let key = k256::ecdsa::SigningKey::from_slice(&[7; 32]).unwrap();
+    let public = PublicKey::secp256k1(key.verifying_key().to_sec1_point(true).as_bytes()).unwrap();
+    (key, public)
+}
+
+#[test]
+fn es256k_signatures_verify_whichever_half_their_s_is_in() {
+    use k256::ecdsa::signature::Signer as _;
+    let (key, public) = secp256k1();
+    let sign = |input: &[u8]| -> k256::ecdsa::Signature { key.sign(input) };
+    let low = support::jws(r#"{"alg":"ES256K"}"#, "{}", |input| {
+        sign(input).to_bytes().to_vec()
+    });
+    let high = support::jws(r#"{"alg":"ES256K"}"#, "{}", |input| {
+        let (r, s) = sign(input).split_scalars();
+        k256::ecdsa::Signature::from_scalars(r, -s)
+            .unwrap()
+            .to_bytes()
+            .to_vec()
+    });
+    for text in [&low, &high] {
+        assert_eq!(Jws::parse(text, "alg").unwrap().verify(&public), Ok(()));
+        assert_eq!(
+            Jws::parse(text, "alg").unwrap().verify(holder().public_key()),
+            Err(JwsError::Algorithm)
+        );
+    }
+    let p256 = support::P256::generate().public();
+    assert_eq!(
+        Jws::parse(&low, "alg").unwrap().verify(&p256),
+        Err(JwsError::Algorithm)
+    );
+    let as_es256 = support::jws(r#"{"alg":"ES256"}"#, "{}", |input| {
+        sign(input).to_bytes().to_vec()
+    });
+    assert_eq!(
+        Jws::parse(&as_es256, "alg").unwrap().verify(&public),
+        Err(JwsError::Algorithm)
+    );
+}
+
+#[test]
+fn an_es256k_signature_with_r_or_s_of_zero_or_of_another_message_does_not_verify() {
+    use k256::ecdsa::signature::Signer as _;
+    let (key, public) = secp256k1();
+    let good: k256::ecdsa::Signature = key.sign(b"message");
+    let good = good.to_bytes().to_vec();
+    assert!(public.verify(b"message", &good));
+    assert!(!public.verify(b"another", &good));
+    for zeroed in [0..32, 32..64, 0..64] {
+        let mut bad = good.clone();
+        bad[zeroed].fill(0);
+        assert!(!public.verify(b"message", &bad));
+    }
+    assert!(!public.verify(b"message", &good[..63]));
+    assert!(!public.verify(b"message", &[0xff; 64]));
+}
+
 #[test]
 fn the_algorithm_is_the_keys_and_the_header_only_agrees() {
     let with = |alg: Value| {

@@ -7,7 +7,7 @@ mod support;
 use identity::detached::Detached;
 use identity::proof::{Challenge, HolderProof, Request, Verifier, sign_dpop};
 use identity::token::{self, Confirmation, RelayToken, delegation};
-use identity::{Owner, Permit, Refusal, SigningKey, cose, jws};
+use identity::{Documents, Owner, Permit, Refusal, SigningKey, cose, jws};
 use serde_json::{Value, json};
 use support::*;
 
@@ -415,9 +415,15 @@ const ACCOUNT: Request<'_> = Request {
 fn an_account_is_seen_with_a_proof_by_its_key_alone() {
     let node = node();
     let proof = sign_dpop(&holder(), &ACCOUNT, None, &node.nonce(NOW), NOW);
-    assert_eq!(node.account(&proof, &ACCOUNT, NOW).unwrap().did(), holder().did());
     assert_eq!(
-        node.account(&proof, &ACCOUNT, NOW).unwrap_err(),
+        node.account(&proof, &ACCOUNT, &Documents::none(), NOW)
+            .unwrap()
+            .did(),
+        holder().did()
+    );
+    assert_eq!(
+        node.account(&proof, &ACCOUNT, &Documents::none(), NOW)
+            .unwrap_err(),
         Refusal::ProofReplayed
     );
 }
@@ -432,7 +438,12 @@ fn an_account_of_a_did_jwk_is_named_by_kid_and_nobody_elses_is() {
     let proof = |kid: &str, key: &SigningKey| {
         let header = json!({"typ": "dpop+jwt", "alg": "EdDSA", "jwk": key.public_key().to_jwk(), "kid": kid});
         let claims = json!({"jti": format!("for {kid}"), "htm": "GET", "htu": ACCOUNT.url, "iat": NOW, "nonce": node.nonce(NOW)});
-        node.account(&signed(&header, &claims.to_string(), key), &ACCOUNT, NOW)
+        node.account(
+            &signed(&header, &claims.to_string(), key),
+            &ACCOUNT,
+            &Documents::none(),
+            NOW,
+        )
     };
     assert_eq!(proof(&format!("{did}#0"), &holder()).unwrap().did().as_str(), did);
     assert_eq!(proof(victim().kid(), &attacker()).unwrap_err(), Refusal::ProofKey);
@@ -456,7 +467,12 @@ fn a_proof_that_names_no_did_shows_every_did_that_is_just_this_key() {
     let header = json!({"typ": "dpop+jwt", "alg": "EdDSA", "jwk": jwk});
     let claims = json!({"jti": "a", "htm": "GET", "htu": ACCOUNT.url, "iat": NOW, "nonce": node.nonce(NOW)});
     let proof = node
-        .account(&signed(&header, &claims.to_string(), &holder()), &ACCOUNT, NOW)
+        .account(
+            &signed(&header, &claims.to_string(), &holder()),
+            &ACCOUNT,
+            &Documents::none(),
+            NOW,
+        )
         .unwrap();
     assert_eq!(proof.did(), holder().did());
     let owner = Owner::from_key(&proof);
@@ -472,7 +488,7 @@ fn an_expired_token_and_its_holders_key_still_own_what_is_there_but_open_nothing
     let (node, policy, later) = (node(), policy(), NOW + 1_000_000);
     let owner = |key: &SigningKey, jwt: &str| {
         let proof = sign_dpop(key, &ACCOUNT, Some(jwt), &node.nonce(later), later);
-        Owner::from_token(jwt, &proof, &ACCOUNT, &node, &policy, later)
+        Owner::from_token(jwt, &proof, &ACCOUNT, &node, &policy, &Documents::none(), later)
     };
     assert_eq!(
         token::verify(&jwt(), &policy, later).unwrap_err(),
@@ -511,7 +527,7 @@ fn who_spends_on_a_payers_account_owns_their_own() {
     ));
     let jwt = token_of(&claims.to_string());
     let proof = sign_dpop(&holder(), &ACCOUNT, Some(&jwt), &node.nonce(NOW), NOW);
-    let owner = Owner::from_token(&jwt, &proof, &ACCOUNT, &node, &policy(), NOW).unwrap();
+    let owner = Owner::from_token(&jwt, &proof, &ACCOUNT, &node, &policy(), &Documents::none(), NOW).unwrap();
     assert_eq!(owner.own(), holder().did().as_str());
     assert_eq!(owner.charged(), victim().did().as_str());
 }
@@ -520,7 +536,7 @@ fn who_spends_on_a_payers_account_owns_their_own() {
 fn a_proof_for_one_call_does_not_serve_for_another() {
     let node = node();
     let proof = sign_dpop(&holder(), &OFFER, Some(&jwt()), &node.nonce(NOW), NOW);
-    assert!(node.account(&proof, &ACCOUNT, NOW).is_err());
+    assert!(node.account(&proof, &ACCOUNT, &Documents::none(), NOW).is_err());
     let proof = sign_dpop(&holder(), &ACCOUNT, None, &node.nonce(NOW), NOW);
     assert!(is_mismatch(
         &node.possession(&proof, &token(), &ACCOUNT, NOW).unwrap_err(),
@@ -538,7 +554,7 @@ fn answer(challenge: Challenge, envelope: &Value, key: &SigningKey, now: u64) ->
     let payload = envelope.to_string();
     let jws = jws::sign_detached(key, payload.as_bytes());
     let signature = Detached::jws(&jws).unwrap();
-    let proof = HolderProof::verify(challenge, payload.as_bytes(), &signature, now)?;
+    let proof = HolderProof::verify(challenge, payload.as_bytes(), &signature, &Documents::none(), now)?;
     Permit::from_holder_proof(token(), proof)
 }
 
@@ -559,6 +575,7 @@ fn a_cose_signature_over_the_same_bytes_makes_the_same_permit() {
         challenge,
         payload.as_bytes(),
         &Detached::cose(&cose).unwrap(),
+        &Documents::none(),
         NOW,
     )
     .unwrap();
@@ -566,7 +583,16 @@ fn a_cose_signature_over_the_same_bytes_makes_the_same_permit() {
     assert_eq!(permit.holder(), Some(holder().did()));
     let forged = cose::sign_cose(&attacker(), payload.as_bytes());
     let challenge = Challenge::new(NOW);
-    assert!(HolderProof::verify(challenge, b"{}", &Detached::cose(&forged).unwrap(), NOW).is_err());
+    assert!(
+        HolderProof::verify(
+            challenge,
+            b"{}",
+            &Detached::cose(&forged).unwrap(),
+            &Documents::none(),
+            NOW
+        )
+        .is_err()
+    );
 }
 
 #[test]
@@ -623,7 +649,7 @@ proptest::proptest! {
     fn any_proof_text_is_refused_without_a_panic(text in ".{0,300}") {
         let node = node();
         proptest::prop_assert!(node.possession(&text, &token(), &OFFER, NOW).is_err());
-        proptest::prop_assert!(node.account(&text, &OFFER, NOW).is_err());
+        proptest::prop_assert!(node.account(&text, &OFFER, &Documents::none(), NOW).is_err());
         proptest::prop_assert!(Detached::jws(&text).is_err() && Detached::cose(text.as_bytes()).is_err());
     }
 }

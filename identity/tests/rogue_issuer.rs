@@ -5,7 +5,7 @@
 mod support;
 
 use identity::token::{self, Confirmation, Issue, delegation, issue, payer_grant};
-use identity::{Owner, Permit, Refusal};
+use identity::{Documents, Owner, Permit, Refusal};
 use serde_json::json;
 use support::*;
 
@@ -205,14 +205,14 @@ fn an_expired_bearer_token_still_names_its_account_but_opens_nothing() {
         Refusal::TokenExpired
     );
     let account = token::verify(&jwt, &policy, NOW).unwrap().account();
-    let owner = Owner::from_bearer(&jwt, &policy, later).unwrap();
+    let owner = Owner::from_bearer(&jwt, &policy, &Documents::none(), later).unwrap();
     assert_eq!(
         (owner.own(), owner.charged()),
         (account.as_str(), account.as_str())
     );
     let held = token_of(&claims().to_string());
     assert_eq!(
-        Owner::from_bearer(&held, &policy, later).unwrap_err(),
+        Owner::from_bearer(&held, &policy, &Documents::none(), later).unwrap_err(),
         Refusal::ProofMissing
     );
 }

@@ -418,7 +418,7 @@ fn reputation_counts_only_from_the_issuer_or_a_listed_scorer() {
     );
     let scorer = key(9);
     let mut policy = policy();
-    policy.reputation_issuers.push(scorer.did().clone());
+    policy.credential_issuers.push(scorer.did().clone());
     let holder = holder().did().to_string();
     let score = |credentials: Vec<String>| {
         token::verify(&token_with("vc", json!(credentials)), &policy, NOW)
@@ -490,7 +490,7 @@ fn every_refusal_says_what_to_do_and_repeats_nothing() {
     assert_eq!(Refusal::TokenExpired.slug(), "token-expired");
     assert_eq!(
         Refusal::NonceRequired.www_authenticate().unwrap(),
-        r#"DPoP error="use_dpop_nonce", algs="EdDSA ES256""#
+        r#"DPoP error="use_dpop_nonce", algs="EdDSA ES256 ES256K""#
     );
 }
 

@@ -2,8 +2,10 @@
 
 mod account;
 mod check;
+mod deny;
 mod did;
 mod ledger;
+mod policy;
 mod token;
 
 use std::net::{IpAddr, SocketAddr};
@@ -44,6 +46,16 @@ enum Command {
     Account {
         #[command(subcommand)]
         command: account::AccountCommand,
+    },
+    /// Say who is not served; a running relay takes it up within a second
+    Deny {
+        #[command(subcommand)]
+        command: deny::DenyCommand,
+    },
+    /// Explain what the policy makes of a token
+    Policy {
+        #[command(subcommand)]
+        command: policy::PolicyCommand,
     },
     /// Prove a stopped relay's books
     Ledger {
@@ -90,6 +102,8 @@ pub(crate) fn run() -> ExitCode {
         Command::Did { command } => did::run(command),
         Command::Token { command } => token::run(command),
         Command::Account { command } => account::run(command),
+        Command::Deny { command } => deny::run(command),
+        Command::Policy { command } => policy::run(command),
         Command::Ledger { command } => ledger::run(command),
     };
     match result {

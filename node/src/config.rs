@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use identity::Did;
+use identity::did_web::Location;
 use toml::de::{DeTable, DeValue};
 
 /// A mistake in a configuration, with the place an operator has to look at.
@@ -87,6 +88,52 @@ text_setting! {
     IpAddr: "an IP address in quotes, like \"203.0.113.5\"", |text| text.parse().ok(), ToString::to_string;
     PathBuf: "a path in quotes", |text| (!text.is_empty()).then(|| text.into()), |path| path.display().to_string();
     Did: "a DID in quotes, like \"did:key:z6Mk...\"", |text| text.parse().ok(), |did| did.as_str().to_owned();
+}
+
+/// Addresses that are fetched from although they are not public, as they were written.
+#[derive(Clone, Debug)]
+pub(crate) struct Network {
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "for the example file, which a test writes")
+    )]
+    text: String,
+    /// The addresses.
+    pub(crate) prefix: turn_server::Prefix,
+}
+
+impl Network {
+    fn parse(text: &str) -> Option<Network> {
+        let prefix = text.parse().ok()?;
+        let text = text.to_owned();
+        Some(Network { text, prefix })
+    }
+}
+
+/// A host's address that DNS is not asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct HostAddress {
+    /// The host's name.
+    pub(crate) name: String,
+    /// Where it is.
+    pub(crate) address: IpAddr,
+}
+
+impl HostAddress {
+    fn parse(text: &str) -> Option<HostAddress> {
+        let (name, address) = text.split_once('=')?;
+        Location::of_url(&format!("https://{name}/")).ok()?;
+        Some(HostAddress {
+            name: name.to_owned(),
+            address: address.parse().ok()?,
+        })
+    }
+}
+
+text_setting! {
+    Network: "addresses in quotes, like \"10.1.0.0/16\"", Network::parse, |network| network.text.clone();
+    HostAddress: "a host and its address in quotes, like \"issuer.example=10.1.0.7\"",
+        HostAddress::parse, |host| format!("{}={}", host.name, host.address);
 }
 
 impl<T: Setting> Setting for Vec<T> {
@@ -293,6 +340,34 @@ settings! {
         token_lifetime_max_seconds: u64 = 86_400, in 60..=31_536_000;
         /// How far clocks may be apart.
         leeway_seconds: u64 = 30, in 0..=300;
+    }
+    /// On which terms holders are served: issuers and their caps, reputation, deny lists. See docs/identity.md.
+    policy: PolicySettings {
+        /// The policy's own TOML file, read again on SIGHUP. Empty means no file: every token of a listed issuer is
+        /// served.
+        file: String = String::new();
+    }
+    /// DID documents that come from a network (did:web), aliases and signed lists: https only, public addresses only, no
+    /// redirects, 64 KiB and 3 seconds at most.
+    did: DidWeb {
+        /// Fetch the documents of did:web issuers and holders.
+        web: bool = true;
+        /// A universal resolver (DIF), to which the DID is appended, like
+        /// "https://resolver.example/1.0/identifiers/". Empty means none.
+        universal_resolver: String = String::new();
+        /// DID methods that the universal resolver is asked for, like "ion" and "ethr". It is trusted for all their
+        /// keys.
+        universal_methods: Vec<String> = Vec::new();
+        /// A document is fetched again after this time: a key that was taken out of it is honoured no longer.
+        cache_seconds: u64 = 300, in 1..=300;
+        /// Who could not be fetched is not tried again for this long.
+        failure_cache_seconds: u64 = 30, in 1..=300;
+        /// A PEM file with the certificate authorities to trust, in place of the system's.
+        ca_file: String = String::new();
+        /// Hosts that are not looked up in DNS, like "issuer.example=10.1.0.7".
+        hosts: Vec<HostAddress> = Vec::new();
+        /// Addresses to fetch from although they are not public, like "10.1.0.0/16".
+        allow_addresses: Vec<Network> = Vec::new();
     }
     /// Prices, in msat. 1 MB is 1,000,000 bytes; out is to the client, in is from the client (TURN: to the
     /// peer).
@@ -521,6 +596,21 @@ impl Config {
             wrong(
                 "ladder: audio_only_below_seconds, reduced_below_seconds and warned_below_seconds must rise in this order",
             );
+        }
+        let resolver = &self.did.universal_resolver;
+        if !resolver.is_empty() && Location::of_url(resolver).is_err() {
+            wrong("did.universal_resolver must be like https://resolver.example/1.0/identifiers/");
+        }
+        if !self.did.universal_methods.is_empty() && resolver.is_empty() {
+            wrong("did.universal_methods needs a did.universal_resolver");
+        }
+        if self
+            .did
+            .universal_methods
+            .iter()
+            .any(|method| matches!(method.as_str(), "key" | "jwk" | "web"))
+        {
+            wrong("did.universal_methods: key, jwk and web are resolved by the relay itself");
         }
         let url = &self.http.public_url;
         let host = url

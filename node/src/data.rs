@@ -11,6 +11,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use identity::SigningKey;
 use rand::RngExt;
 
+use crate::policy::DenyFile;
+
 /// A relay's data folder.
 pub(crate) struct Data {
     folder: PathBuf,
@@ -54,6 +56,11 @@ impl Data {
             "{} does not exist; name the relay's folder with --data",
             path.display()
         ))
+    }
+
+    /// Whom the operator denies.
+    pub(crate) fn deny_file(&self) -> DenyFile {
+        DenyFile::at(&self.folder)
     }
 
     /// A private key of the relay, made on first use.

@@ -64,13 +64,7 @@ pub(crate) fn run(arguments: &DevArguments) -> Result<(), String> {
 fn configuration(arguments: &DevArguments) -> Result<Config, String> {
     let mut config = Config::for_dev()
         .with(arguments.config.as_deref(), std::env::vars())
-        .map_err(|mistakes| {
-            mistakes
-                .iter()
-                .map(ToString::to_string)
-                .collect::<Vec<_>>()
-                .join("\nmilliway: ")
-        })?;
+        .map_err(|mistakes| start::said(&mistakes))?;
     if let Some(data) = &arguments.data {
         config.relay.data.clone_from(data);
     }
@@ -127,7 +121,7 @@ impl Signals {
         }
     }
 
-    /// Waits for the first SIGTERM or SIGINT; a SIGHUP until then is answered in the log.
+    /// Waits for the first SIGTERM or SIGINT; a SIGHUP until then reloads the policy.
     async fn first_end(&mut self, relay: &Arc<Relay>) {
         loop {
             tokio::select! {
@@ -138,6 +132,7 @@ impl Signals {
                         Ok(()) => tracing::info!(operator = relay.key.did().redacted(), "read the TLS keys again; restart to change the configuration"),
                         Err(error) => tracing::error!(%error, "the TLS keys were not read again; the old ones stay"),
                     }
+                    relay.reload_policy();
                 }
             }
         }

@@ -4,7 +4,8 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use metering::{Allowance, Service, SessionId, Step};
+use identity::policy;
+use metering::{Allowance, Service, SessionId, Step, Voucher};
 use rand::{Rng, RngExt};
 use sfu::media::IceCredentials;
 use sfu::room::{self, Member};
@@ -59,12 +60,14 @@ impl Relay {
         join.permit.require_service("sfu")?;
         join.permit.require_room(&join.room)?;
         money::require_tariff(self, &join.permit)?;
+        let terms = self.require_policy(&join.permit, policy::Service::Sfu).await?;
+        let permit = join.permit.clone();
 
         let session = SessionId::new(rand::rng().next_u64());
         let name = (join.mode != Mode::Subscribe).then_some(join.name.as_str());
         let place = self.registry().reserve(session, &join.room, name, &join.permit)?;
         let mode = join.mode;
-        let (joined, opened) = match self.open(join, &place).await {
+        let (joined, opened) = match self.open(join, &place, &terms).await {
             Ok(open) => open,
             Err(problem) => {
                 self.registry().give_back(&place);
@@ -73,6 +76,10 @@ impl Relay {
         };
         // The place is the session's from here on, and goes with it.
         match tokio::time::timeout(SHARD_PATIENCE, opened).await {
+            Ok(Ok(Ok(()))) if self.is_denied(&permit) => {
+                self.leave(session, EndReason::Denied);
+                Err(identity::Refusal::Denied.into())
+            }
             Ok(Ok(Ok(()))) => {
                 tracing::info!(%session, shard = place.shard, ?mode, "session opened");
                 Ok(joined)
@@ -92,7 +99,12 @@ impl Relay {
     }
 
     /// From a reserved place to a session. Until it succeeds the place stays reserved.
-    async fn open(&self, join: Join, place: &Place) -> Result<(Joined, Opened), Problem> {
+    async fn open(
+        &self,
+        join: Join,
+        place: &Place,
+        terms: &policy::Terms,
+    ) -> Result<(Joined, Opened), Problem> {
         let session = place.session;
         let shard = u8::try_from(place.shard).map_err(|error| Problem::internal(&error))?;
         let ice = IceCredentials::generate(shard, &mut rand::rng());
@@ -106,7 +118,8 @@ impl Relay {
         };
         let mut negotiation = Negotiation::new(local, rand::rng().random());
         let answer = negotiation.answer(&join.offer)?;
-        let admitted = self.cashier.admit(admission(&join, place)).await?;
+        let voucher = self.voucher_at_admission(join.permit.token(), terms).await?;
+        let admitted = self.cashier.admit(admission(&join, place, voucher)).await?;
         let joined = Joined {
             session,
             answer: answer.sdp.clone(),
@@ -158,10 +171,10 @@ impl Relay {
 }
 
 /// What the ledger has to know to let a session in.
-fn admission(join: &Join, place: &Place) -> Admission {
+fn admission(join: &Join, place: &Place, voucher: Option<Voucher>) -> Admission {
     Admission {
         account: place.account.clone(),
-        voucher: Some(cashier::voucher(&join.permit.voucher())),
+        voucher,
         cap: cashier::cap(&join.permit),
         session: place.session,
         service: Service::Sfu,

@@ -6,7 +6,7 @@ use identity::{Permit, token};
 use metering::{Msat, Step};
 use serde_json::json;
 
-use crate::cashier::{self, Admitted, Refused};
+use crate::cashier::{Admitted, Refused};
 use crate::clock;
 use crate::http::problem::Problem;
 use crate::relay::Relay;
@@ -44,9 +44,11 @@ pub(crate) fn word(step: Step) -> String {
 
 /// Credits a further token to `account`, once; again, the first answer again.
 pub(crate) async fn top_up(relay: &Relay, jwt: &str, account: &str) -> Result<Credited, Problem> {
-    let token = token::verify(jwt, &relay.policy, clock::unix())?;
-    let claims = token.voucher_for(account)?;
-    let credited = relay.cashier.credit(cashier::voucher(&claims)).await?;
+    let rules = relay.policies.rules();
+    let documents = relay.resolver.documents_for(jwt, &rules.token).await?;
+    let token = token::verify_with(jwt, &rules.token, &documents, clock::unix())?;
+    token.voucher_for(account)?;
+    let credited = relay.credit(&token).await?;
     Ok(Credited {
         credited_msat: credited.credited.get(),
         available_msat: signed(credited.available),

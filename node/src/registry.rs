@@ -281,6 +281,16 @@ impl Registry {
         }
     }
 
+    /// Ends the sessions whose permits are such, and says how many they were.
+    pub(crate) fn end_where(&mut self, such: impl Fn(&Permit) -> bool, reason: EndReason) -> usize {
+        let sessions = self.sessions.iter().filter(|(_, session)| such(&session.permit));
+        let ending: Vec<SessionId> = sessions.map(|(id, _)| *id).collect();
+        for session in &ending {
+            self.end(*session, reason);
+        }
+        ending.len()
+    }
+
     /// Ends all sessions.
     pub(crate) fn end_all(&mut self, reason: EndReason) {
         let all: Vec<SessionId> = self.sessions.keys().copied().collect();

@@ -5,13 +5,12 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use identity::token::TokenPolicy;
 use identity::{Permit, SigningKey, proof, statement};
 use metering::{SessionId, Tariff};
 use serde_json::{Value, json};
 use sfu::media::Fingerprint;
 use sfu::sdp::VideoCodecs;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 use crate::cashier::CashierHandle;
 use crate::clock;
@@ -19,7 +18,9 @@ use crate::config::Config;
 use crate::http::dsip_socket::Away;
 use crate::http::metrics::Metrics;
 use crate::http::source_limit::SourceLimit;
+use crate::policy::{Caps, Policies};
 use crate::registry::Registry;
+use crate::resolver::Resolver;
 use crate::session::EndReason;
 use crate::shard::{ShardEvent, ShardHandle};
 use crate::turn_access::TurnAccess;
@@ -35,8 +36,14 @@ pub(crate) struct Relay {
     pub(crate) key: Arc<SigningKey>,
     /// `dev` only: the key that the faucet issues with.
     pub(crate) issuer: Option<SigningKey>,
-    /// Which tokens are accepted.
-    pub(crate) policy: TokenPolicy,
+    /// Which tokens are accepted, and on which terms.
+    pub(crate) policies: Policies,
+    /// Sums that the policy bounds.
+    pub(crate) caps: Caps,
+    /// Told when the communities' lists are to be looked at at once.
+    pub(crate) lists_due: Notify,
+    /// DID documents from the network.
+    pub(crate) resolver: Resolver,
     /// Which proofs are accepted.
     pub(crate) proofs: proof::Verifier,
     /// Envelope ids seen by any DSIP connection.

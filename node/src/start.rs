@@ -8,21 +8,23 @@ use std::time::Duration;
 
 use identity::document::{Endpoints, relay_document};
 use identity::token::TokenPolicy;
-use identity::{SigningKey, proof};
+use identity::{Did, SigningKey, proof};
 use metering::{LadderConfig, Service, Tariff};
 use sfu::sdp::VideoCodecs;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 use crate::addresses::advertised;
 use crate::cashier::{self, CashierConfig};
-use crate::config::Config;
+use crate::config::{Config, Mistake};
 use crate::data::Data;
 use crate::http::dsip_socket::Away;
 use crate::http::metrics::Metrics;
 use crate::http::source_limit::SourceLimit;
+use crate::policy::{Caps, Policies};
 use crate::registry::Registry;
 use crate::relay::Relay;
+use crate::resolver::Resolver;
 use crate::session::{EndReason, Told};
 use crate::shard::{self, Command, ShardConfig, Shards};
 use crate::turn_access::TurnAccess;
@@ -95,12 +97,18 @@ fn ladder(config: &Config) -> LadderConfig {
 }
 
 /// Which tokens a configuration accepts.
-fn policy(config: &Config, operator: &SigningKey) -> TokenPolicy {
-    let mut policy = TokenPolicy::new(operator.did().clone(), config.auth.issuers.clone());
+pub(crate) fn token_policy(config: &Config, operator: &Did) -> TokenPolicy {
+    let mut policy = TokenPolicy::new(operator.clone(), config.auth.issuers.clone());
     policy.lifetime_max = config.auth.token_lifetime_max_seconds;
     policy.leeway = config.auth.leeway_seconds;
     policy.allow_bearer = config.auth.allow_bearer;
     policy
+}
+
+/// All of them, one a line.
+pub(crate) fn said(mistakes: &[Mistake]) -> String {
+    let lines: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+    lines.join("\nmilliway: ")
 }
 
 /// Opens the ledger, starts the shards, opens the front door.
@@ -176,7 +184,11 @@ pub(crate) async fn start(
     let mut relay = Relay {
         video_codecs: VideoCodecs::from_names(config.room.video_codecs.iter().map(String::as_str))
             .map_err(|error| format!("room.video_codecs: {error}"))?,
-        policy: policy(&config, &key),
+        policies: Policies::open(&config, token_policy(&config, key.did()), data.deny_file())
+            .map_err(|mistakes| said(&mistakes))?,
+        caps: Caps::default(),
+        lists_due: Notify::new(),
+        resolver: Resolver::new(&config.did)?,
         proofs: proof::Verifier::new(key.kid(), config.auth.require_body_hash),
         dsip_memory: Arc::new(dsip::Memory::new()),
         away: Away::default(),
@@ -216,6 +228,8 @@ pub(crate) async fn start(
     tokio::spawn(http::serve(relay.clone(), listener));
     tokio::spawn(quic::serve(relay.clone(), endpoint));
     tokio::spawn(tidy(relay.clone()));
+    tokio::spawn(relay.clone().follow_denials());
+    tokio::spawn(relay.clone().follow_lists());
     Ok(Running {
         relay,
         http,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use identity::Permit;
+use identity::{Permit, policy};
 use metering::{AccountId, Service, SessionId};
 use rand::{Rng, RngExt};
 use turn_server::Credential;
@@ -16,7 +16,7 @@ use turn_server::Credential;
 use crate::http::problem::Problem;
 use crate::money;
 use crate::relay::Relay;
-use crate::shard::Command;
+use crate::shard::{Command, EndReason};
 use crate::{cashier, clock};
 
 /// Accounts that hold usernames at once; past it those without a valid one are forgotten first.
@@ -112,8 +112,11 @@ impl Relay {
         }
         permit.require_service("turn")?;
         money::require_tariff(self, permit)?;
+        let terms = self.require_policy(permit, policy::Service::Turn).await?;
         let account = AccountId::new(permit.account());
-        self.cashier.credit(cashier::voucher(&permit.voucher())).await?;
+        if let Some(voucher) = self.voucher_at_admission(permit.token(), &terms).await? {
+            self.cashier.credit(voucher).await?;
+        }
         let available = self.cashier.account(account.clone()).await?.available;
         let rates = self.prices.iter().find(|tariff| tariff.service == Service::Turn);
         let minimum = rates
@@ -146,6 +149,15 @@ impl Relay {
                     "This relay is too busy at the moment; try again.",
                 ));
             }
+        }
+        if self.is_denied(permit) {
+            for shard in &self.shards {
+                let _ = shard.send(Command::End {
+                    session,
+                    reason: EndReason::Denied,
+                });
+            }
+            return Err(identity::Refusal::Denied.into());
         }
         Ok(TurnServers {
             urls: self.turn_urls(),

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use identity::Permit;
 use metering::{Direction, Exhausted, LeaseId, Msat, SessionId, Step};
 
 use crate::address_policy::PeerKind;
@@ -152,6 +153,13 @@ impl TurnServer {
         self.credentials.end(session);
         let of_session = |allocation: &Allocation| allocation.credential.session() == session;
         self.remove_where(of_session, CloseReason::Ended, now);
+    }
+
+    /// Ends whoever is denied: usernames are forgotten, allocations closed, each with its last report.
+    pub fn revoke(&mut self, denied: &dyn Fn(&Permit) -> bool, now: Instant) {
+        self.credentials.revoke(denied);
+        let of_denied = |allocation: &Allocation| denied(allocation.credential.permit());
+        self.remove_where(of_denied, CloseReason::Ended, now);
     }
 
     /// The kernel refused bytes that were paid for.

@@ -143,6 +143,11 @@ impl Credentials {
             .retain(|_, credential| credential.session != session);
     }
 
+    pub(crate) fn revoke(&mut self, denied: &dyn Fn(&Permit) -> bool) {
+        self.by_userhash
+            .retain(|_, credential| !denied(&credential.permit));
+    }
+
     pub(crate) fn expire(&mut self, now: Instant) {
         self.by_userhash.retain(|_, credential| !credential.expired(now));
     }

@@ -225,7 +225,7 @@ impl TurnServer {
     pub fn serves(&self, client: &Client) -> bool {
         let joined = |connection| self.data.of_client(connection).is_some();
         self.allocations.key_of(client).is_some()
-            || self.data.len() > 0 && client.connection.is_some_and(joined)
+            || client.connection.is_some_and(joined)
     }
 
     /// What passed and what did not.

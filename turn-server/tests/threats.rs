@@ -834,6 +834,25 @@ fn an_ended_session_loses_its_allocations_and_its_username() {
 }
 
 #[test]
+fn who_is_denied_loses_allocations_and_usernames_and_nobody_else_does() {
+    let mut world = World::new();
+    let (denied, other) = (world.user(), world.user());
+    let (client, neighbour) = (address(CLIENT), address("8.8.4.4:4001"));
+    let (key, _) = world.allocate(&denied, client);
+    world.allocate(&other, neighbour);
+    let theirs = denied.permit.clone();
+    world
+        .turn
+        .revoke(&|permit| std::ptr::eq(permit, &*theirs), world.now);
+    world.events();
+    assert_eq!(world.closed, [(key, denied.session, CloseReason::Ended)]);
+    let allocate =
+        |world: &mut World| world.code(&denied, client, Method::ALLOCATE, |b| b.requested_transport(17));
+    assert_eq!(allocate(&mut world), 401);
+    assert_eq!(world.code(&other, neighbour, Method::REFRESH, |b| b), 0);
+}
+
+#[test]
 fn nothing_is_relayed_that_the_lease_does_not_cover() {
     let mut world = World::new();
     let user = world.user();

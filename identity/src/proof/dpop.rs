@@ -7,7 +7,8 @@ use serde_json::{Map, Value};
 
 use super::nonce::{NONCE_LIFETIME, NonceKey};
 use super::replay::{PROOFS_MAX, PROOFS_PER_KEY_MAX, ReplayCache, STRANGERS_MAX};
-use crate::did::{Did, resolve};
+use crate::did::Did;
+use crate::documents::{Documents, did_of};
 use crate::jws::{Jws, JwsError, quoted, sign};
 use crate::key::{PublicKey, sha256};
 use crate::refusal::Refusal;
@@ -116,7 +117,15 @@ impl Verifier {
 
     /// Is `dpop` a proof by a key of an account, for calls that need no token? The DID is that of `kid` in the
     /// header if there is one, else the key's did:key, with its did:jwk beside it.
-    pub fn account(&self, dpop: &str, request: &Request<'_>, now: u64) -> Result<AccountProof, Refusal> {
+    ///
+    /// `documents` holds what [`account_named`] asked for.
+    pub fn account(
+        &self,
+        dpop: &str,
+        request: &Request<'_>,
+        documents: &Documents,
+        now: u64,
+    ) -> Result<AccountProof, Refusal> {
         let proof = Proof::parse(dpop)?;
         let mut others = Vec::new();
         let did = match &proof.kid {
@@ -125,17 +134,15 @@ impl Verifier {
                 Did::from_key(&proof.key)
             }
             Some(url) => {
-                let did = url.split_once('#').and_then(|(did, _)| Did::parse(did).ok());
-                let document = did
-                    .and_then(|did| resolve(&did).ok())
-                    .ok_or(Refusal::ProofMalformed {
-                        field: "kid",
-                        fix: "it must be the DID URL of a key of a did:key or did:jwk, or be left out",
-                    })?;
+                let document = did_of(url).and_then(|did| documents.resolve(&did).ok());
+                let document = document.ok_or(Refusal::ProofMalformed {
+                    field: "kid",
+                    fix: "it must be the DID URL of a key of a DID that resolves here, or be left out",
+                })?;
                 if document.key(url) != Some(&proof.key) {
                     return Err(Refusal::ProofKey);
                 }
-                document.id
+                document.id.clone()
             }
         };
         self.check_request(&proof, request, now)?;
@@ -183,6 +190,13 @@ impl Verifier {
     }
 }
 
+/// The DID that an account proof names and that needs a network, before the proof is checked. Whether a stranger's
+/// word is reason enough to fetch it is for the caller to say.
+pub fn account_named(dpop: &str) -> Option<Did> {
+    let proof = Proof::parse(dpop).ok()?;
+    did_of(proof.kid.as_deref()?).filter(Did::needs_network)
+}
+
 /// A proof whose signature has been verified under the key in its header.
 struct Proof {
     key: PublicKey,
@@ -223,7 +237,7 @@ impl Proof {
         jws.verify(&key).map_err(|error| match error {
             JwsError::Algorithm => malformed(
                 "alg",
-                "it must be that of the key: EdDSA for Ed25519, ES256 for P-256",
+                "it must be that of the key: EdDSA for Ed25519, ES256 for P-256, ES256K for secp256k1",
             ),
             _ => Refusal::ProofSignature,
         })?;

@@ -6,7 +6,8 @@ use std::fmt;
 use serde_json::{Map, Value};
 
 use crate::detached::Detached;
-use crate::did::{Did, resolve};
+use crate::did::Did;
+use crate::documents::Documents;
 use crate::key::{Thumbprint, sha256};
 use crate::refusal::Refusal;
 use crate::token::RelayToken;
@@ -60,19 +61,14 @@ impl HolderProof {
         challenge: Challenge,
         payload: &[u8],
         signature: &Detached<'_>,
+        documents: &Documents,
         now: u64,
     ) -> Result<HolderProof, Refusal> {
         let malformed = |field, fix| Refusal::ProofMalformed { field, fix };
-        let key = signature
-            .kid()
-            .split_once('#')
-            .and_then(|(did, _)| Did::parse(did).ok())
-            .and_then(|did| resolve(&did).ok())
-            .and_then(|document| document.key(signature.kid()).cloned())
-            .ok_or(malformed(
-                "kid",
-                "it must be the DID URL of a key of a did:key or did:jwk",
-            ))?;
+        let key = documents.key(signature.kid()).ok_or(malformed(
+            "kid",
+            "it must be the DID URL of a key of a DID that resolves here",
+        ))?;
         signature
             .verify(&key, payload)
             .map_err(|_| Refusal::ProofSignature)?;

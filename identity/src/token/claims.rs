@@ -4,7 +4,8 @@ use serde_json::{Map, Value};
 
 use super::issue::Confirmation;
 use super::{NAME_LENGTH_MAX, Services};
-use crate::did::{Did, resolve};
+use crate::did::Did;
+use crate::documents::Documents;
 use crate::json::{INTEGER_MAX, JsonError, parse_object};
 use crate::key::Thumbprint;
 use crate::refusal::Refusal;
@@ -144,18 +145,16 @@ pub(super) fn confirmation(value: &Value) -> Result<Confirmation, Refusal> {
 
 impl Confirmation {
     /// The thumbprint of the named key.
-    pub(super) fn thumbprint(&self) -> Result<Thumbprint, Refusal> {
+    pub(super) fn thumbprint(&self, documents: &Documents) -> Result<Thumbprint, Refusal> {
         match self {
             Confirmation::Thumbprint(thumbprint) => Ok(*thumbprint),
-            Confirmation::Kid(url) => url
-                .split_once('#')
-                .and_then(|(did, _)| Did::parse(did).ok())
-                .and_then(|did| resolve(&did).ok())
-                .and_then(|document| document.key(url).map(|key| key.thumbprint()))
-                .ok_or(Refusal::TokenMalformed {
+            Confirmation::Kid(url) => match documents.key(url) {
+                Some(key) => Ok(key.thumbprint()),
+                None => Err(Refusal::TokenMalformed {
                     field: "cnf",
-                    fix: "`kid` must be the DID URL of an authentication key of a did:key or did:jwk",
+                    fix: "`kid` must be the DID URL of an authentication key of a DID that resolves here",
                 }),
+            },
         }
     }
 }

@@ -5,8 +5,9 @@ use serde_json::{Map, Value, json};
 
 use super::claims::confirmation;
 use super::issue::Confirmation;
-use crate::did::{Did, resolve};
+use crate::did::Did;
 use crate::document::Document;
+use crate::documents::Documents;
 use crate::json::INTEGER_MAX;
 use crate::jws::Jws;
 use crate::refusal::Refusal;
@@ -43,11 +44,13 @@ pub(super) fn verify_payer_grant(
     payer: &Did,
     sub: &Did,
     aud: &Did,
+    documents: &Documents,
 ) -> Result<PayerGrant, Refusal> {
     let refusal = |fix| Refusal::PayerGrant { fix };
     let text = text.ok_or(refusal("send `payer_grant`, a JWS by a key of `payer`"))?;
-    let document =
-        resolve(payer).map_err(|_| refusal("`payer` must be a did:key or did:jwk that resolves here"))?;
+    let document = documents
+        .resolve(payer)
+        .map_err(|_| refusal("`payer` must be a DID that resolves here"))?;
     let claims = signed_claims(text, PAYER_GRANT_TYP, &document).ok_or(refusal(
         "it must be a compact JWS that verifies under a key of `payer`",
     ))?;

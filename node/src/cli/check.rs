@@ -4,10 +4,14 @@ use std::path::Path;
 
 use super::Failure;
 use crate::config::Config;
+use crate::policy::PolicyFile;
 
 pub(super) fn run(file: &Path) -> Result<(), Failure> {
     match Config::load(Some(file), std::env::vars()) {
-        Ok(_) => {
+        Ok(config) => {
+            if !config.policy.file.is_empty() {
+                PolicyFile::read(Path::new(&config.policy.file)).map_err(|mistake| mistake.to_string())?;
+            }
             println!("{}: good", file.display());
             Ok(())
         }

@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use identity::{Did, SigningKey, token};
+use identity::did_web::Location;
+use identity::{SigningKey, token};
 use serde_json::json;
 
 use super::Failure;
+use super::did::did_or_alias;
 use crate::clock;
 
 #[derive(Subcommand)]
@@ -25,7 +27,7 @@ pub(super) struct IssueArguments {
     /// The issuer's private JWK (`milliway did new`, or the ready line's `issuer_key`)
     #[arg(long, value_name = "FILE")]
     issuer_key: PathBuf,
-    /// DID of the holder
+    /// DID of the holder, or a name like alice@voice.example
     #[arg(long, value_name = "DID")]
     sub: String,
     /// DID of the operator (the ready line's `did`)
@@ -46,7 +48,7 @@ pub(super) struct IssueArguments {
     /// The tariff that was quoted
     #[arg(long, value_name = "ID")]
     tariff: Option<String>,
-    /// DID of the account that pays, if not the holder's; needs --payer-grant
+    /// DID or name of the account that pays, if not the holder's; needs --payer-grant
     #[arg(long, value_name = "DID", requires = "payer_grant")]
     payer: Option<String>,
     /// The payer's consent: a JWS by its key
@@ -81,10 +83,6 @@ fn seconds(text: &str) -> Result<u64, String> {
         .ok_or_else(wrong)
 }
 
-fn did(flag: &str, text: &str) -> Result<Did, Failure> {
-    Did::parse(text).map_err(|error| format!("{flag}: {error}"))
-}
-
 pub(super) fn run(command: TokenCommand) -> Result<(), Failure> {
     match command {
         TokenCommand::Issue(arguments) => issue(*arguments),
@@ -105,9 +103,13 @@ pub(super) fn run(command: TokenCommand) -> Result<(), Failure> {
 fn issue(arguments: IssueArguments) -> Result<(), Failure> {
     let file = arguments.issuer_key.display();
     let key = SigningKey::load(&arguments.issuer_key).map_err(|error| format!("{file}: {error}"))?;
-    let subject = did("--sub", &arguments.sub)?;
-    identity::resolve(&subject).map_err(|error| format!("--sub has no usable key: {error}"))?;
-    let audience = did("--aud", &arguments.aud)?;
+    let subject = did_or_alias("--sub", &arguments.sub)?;
+    let usable = match subject.needs_network() {
+        true => Location::of(&subject).map(drop),
+        false => identity::resolve(&subject).map(drop),
+    };
+    usable.map_err(|error| format!("--sub has no usable key: {error}"))?;
+    let audience = did_or_alias("--aud", &arguments.aud)?;
     let mut wanted = token::Issue::new(subject, audience, arguments.balance_msat, clock::unix());
     wanted.lifetime = arguments.ttl;
     wanted.services = (arguments.service.len() < 2).then_some(arguments.service);
@@ -116,7 +118,7 @@ fn issue(arguments: IssueArguments) -> Result<(), Failure> {
     wanted.reputation = arguments.reputation;
     wanted.bearer = arguments.bearer;
     if let Some(payer) = arguments.payer {
-        wanted.payer = Some((did("--payer", &payer)?, arguments.payer_grant));
+        wanted.payer = Some((did_or_alias("--payer", &payer)?, arguments.payer_grant));
     }
     println!("{}", token::issue(&key, &wanted));
     Ok(())

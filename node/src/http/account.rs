@@ -9,16 +9,13 @@ use serde_json::{Value, json};
 
 use super::auth::Owning;
 use super::problem::Problem;
-use crate::cashier;
 use crate::relay::Relay;
 
 /// The account of the key that signed the proof, also where a grant lets the caller spend somebody else's: what that
 /// one has and does is not the caller's to know. A token that comes along and was not credited yet is credited, as with
 /// every call. An account that never had money is an empty one.
 pub(crate) async fn show(State(relay): State<Arc<Relay>>, caller: Owning) -> Result<Json<Value>, Problem> {
-    if let Some(voucher) = caller.owner.voucher() {
-        relay.cashier.credit(cashier::voucher(voucher)).await?;
-    }
+    relay.credit_shown(&caller.owner).await?;
     let mut did = caller.owner.own();
     let mut status = relay.cashier.account(AccountId::new(did)).await?;
     for other in caller.owner.others() {

@@ -10,7 +10,8 @@ use axum::extract::{ConnectInfo, FromRequest, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, header};
 use http_body_util::BodyExt;
-use identity::{Owner, Permit, Refusal, proof, token};
+use identity::{Did, Documents, Owner, Permit, Refusal, proof, token};
+use metering::AccountId;
 
 use super::problem::Problem;
 use crate::clock;
@@ -54,7 +55,7 @@ impl FromRequest<Arc<Relay>> for Authorized {
         let (parts, body) = whole(request, relay).await?;
         let source = parts.extensions.get::<ConnectInfo<SocketAddr>>();
         let source = source.map_or(SocketAddr::from(([0, 0, 0, 0], 0)), |info| info.0);
-        match permit(relay, &parts, &body) {
+        match permit(relay, &parts, &body).await {
             Ok(permit) => Ok(Authorized {
                 permit: Arc::new(permit),
                 body,
@@ -70,7 +71,7 @@ impl FromRequest<Arc<Relay>> for Owning {
 
     async fn from_request(request: Request, relay: &Arc<Relay>) -> Result<Owning, Problem> {
         let (parts, body) = whole(request, relay).await?;
-        match owner(relay, &parts, &body) {
+        match owner(relay, &parts, &body).await {
             Ok(owner) => Ok(Owning { owner, body }),
             Err(refusal) => Err(refused(relay, &refusal)),
         }
@@ -153,10 +154,12 @@ fn dpop(headers: &HeaderMap) -> Option<&str> {
     all.next().is_none().then_some(one)
 }
 
-fn permit(relay: &Relay, parts: &Parts, body: &[u8]) -> Result<Permit, Refusal> {
-    let now = clock::unix();
+async fn permit(relay: &Relay, parts: &Parts, body: &[u8]) -> Result<Permit, Refusal> {
     let (scheme, jwt) = authorization(&parts.headers).ok_or(Refusal::TokenMissing)?;
-    let token = token::verify(jwt, &relay.policy, now)?;
+    let rules = relay.policies.rules();
+    let documents = relay.resolver.documents_for(jwt, &rules.token).await?;
+    let now = clock::unix();
+    let token = token::verify_with(jwt, &rules.token, &documents, now)?;
     if scheme.eq_ignore_ascii_case("bearer") {
         return Permit::from_bearer(token);
     }
@@ -174,26 +177,59 @@ fn permit(relay: &Relay, parts: &Parts, body: &[u8]) -> Result<Permit, Refusal> 
     Permit::from_possession(token, possession)
 }
 
-fn owner(relay: &Relay, parts: &Parts, body: &[u8]) -> Result<Owner, Refusal> {
-    let (now, policy) = (clock::unix(), &relay.policy);
-    let authorization = authorization(&parts.headers);
-    if let Some((scheme, jwt)) = authorization
-        && scheme.eq_ignore_ascii_case("bearer")
-    {
-        return Owner::from_bearer(jwt, policy, now);
-    }
-    let dpop = dpop(&parts.headers).ok_or(Refusal::ProofMissing)?;
+async fn owner(relay: &Relay, parts: &Parts, body: &[u8]) -> Result<Owner, Refusal> {
+    let rules = relay.policies.rules();
+    let policy = &rules.token;
     let url = relay.url_of(parts.uri.path());
     let request = proof::Request {
         method: parts.method.as_str(),
         url: &url,
         body,
     };
-    match authorization {
-        Some((scheme, jwt)) if scheme.eq_ignore_ascii_case("dpop") => {
-            Owner::from_token(jwt, dpop, &request, &relay.proofs, policy, now)
+    let Some((scheme, jwt)) = authorization(&parts.headers) else {
+        let dpop = dpop(&parts.headers).ok_or(Refusal::ProofMissing)?;
+        let documents = relay.documents_of_owner(dpop).await;
+        let proof = relay.proofs.account(dpop, &request, &documents, clock::unix())?;
+        return Ok(Owner::from_key(&proof));
+    };
+    let documents = relay.resolver.documents_for(jwt, policy).await?;
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return Owner::from_bearer(jwt, policy, &documents, clock::unix());
+    }
+    let dpop = dpop(&parts.headers).ok_or(Refusal::ProofMissing)?;
+    if !scheme.eq_ignore_ascii_case("dpop") {
+        return Err(Refusal::TokenMissing);
+    }
+    Owner::from_token(
+        jwt,
+        dpop,
+        &request,
+        &relay.proofs,
+        policy,
+        &documents,
+        clock::unix(),
+    )
+}
+
+impl Relay {
+    /// What a proof without a token needs. Nobody vouches for a stranger's DID, so a did:web is fetched for it only if
+    /// it has an account here: an issuer of ours named it once.
+    async fn documents_of_owner(&self, dpop: &str) -> Documents {
+        let mut documents = Documents::none();
+        if let Some(did) = proof::account_named(dpop)
+            && self.is_known(&did).await
+        {
+            self.resolver.add(&mut documents, &[did]).await;
         }
-        Some(_) => Err(Refusal::TokenMissing),
-        None => Ok(Owner::from_key(&relay.proofs.account(dpop, &request, now)?)),
+        documents
+    }
+
+    /// May this did:web be fetched without a token that names it?
+    pub(crate) async fn is_known(&self, did: &Did) -> bool {
+        self.resolver.knows(did)
+            || match self.cashier.account(AccountId::new(did.as_str())).await {
+                Ok(account) => !account.is_blank(),
+                Err(_) => false,
+            }
     }
 }

@@ -25,7 +25,7 @@ use dsip::message::{
     Bye, Challenge, ClientChanges, Description, ErrorBody, Hello, Invite, RelayChanges, Resume, Update,
 };
 use dsip::{ClientMessage, Encoding, Fault, Received, Receiver, SUBPROTOCOL};
-use identity::{Did, Permit, Refusal, proof, token};
+use identity::{Did, Documents, Permit, Refusal, proof, token};
 use metering::SessionId;
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -290,10 +290,14 @@ impl Conversation {
             self.complain(Fault::new(429, "rate-limited", detail)).await?;
             return Err(Over::Misbehaved);
         }
+        let documents = match documents_of(&self.relay, encoding, &envelope).await {
+            Ok(documents) => documents,
+            Err(refusal) => return self.complain(refusal.into()).await,
+        };
         let now = clock::unix();
         let received = match (encoding, str::from_utf8(&envelope)) {
-            (Encoding::Cbor, _) => self.receiver.receive_cbor(&envelope, now),
-            (Encoding::Json, Ok(text)) => self.receiver.receive(text, now),
+            (Encoding::Cbor, _) => self.receiver.receive_cbor_with(&envelope, &documents, now),
+            (Encoding::Json, Ok(text)) => self.receiver.receive_with(text, &documents, now),
             (Encoding::Json, Err(_)) => Err(Fault::new(400, "envelope-malformed", "JSON is UTF-8.")),
         };
         let received = match received {
@@ -303,7 +307,7 @@ impl Conversation {
         let id = received.envelope.id().to_owned();
         let done = match &received.message {
             ClientMessage::Hello(hello) => self.challenge(hello, &id).await,
-            ClientMessage::Invite(invite) => self.invited(invite, &received).await,
+            ClientMessage::Invite(invite) => self.invited(invite, &received, documents).await,
             ClientMessage::Resume(resume) => self.resumed(resume, &id).await,
             ClientMessage::Update(update) => self.updated(update, &id).await,
             ClientMessage::Ice => Ok(()),
@@ -340,19 +344,24 @@ impl Conversation {
                 Carrier::Quic(_) => self.relay.quic_url(),
                 Carrier::WebSocket(_) | Carrier::Away => self.relay.dsip_url(),
             },
-            relay: self.relay.policy.operator.clone(),
+            relay: self.relay.policies.rules().token.operator.clone(),
             tariff: self.relay.tariffs(),
         };
         self.challenge = Some(challenge);
         Ok(self.say("dsip.challenge", &body).await?)
     }
 
-    async fn invited(&mut self, invite: &Invite, received: &Received) -> Result<(), Trouble> {
+    async fn invited(
+        &mut self,
+        invite: &Invite,
+        received: &Received,
+        documents: Documents,
+    ) -> Result<(), Trouble> {
         if self.live.is_some() {
             let detail = "This connection has a session; open another connection for another one.";
             return Err(Fault::new(409, "session-open", detail).into());
         }
-        let permit = match self.permit(invite, received) {
+        let permit = match self.permit(invite, received, documents).await {
             Ok(permit) => Arc::new(permit),
             Err(fault) => {
                 self.relay.metrics.auth_failure("dsip-invite");
@@ -427,14 +436,24 @@ impl Conversation {
     }
 
     /// The holder's signature over the invite that answers our challenge, with the token in it.
-    fn permit(&mut self, invite: &Invite, received: &Received) -> Result<Permit, Fault> {
+    async fn permit(
+        &mut self,
+        invite: &Invite,
+        received: &Received,
+        mut documents: Documents,
+    ) -> Result<Permit, Fault> {
+        let relay = self.relay.clone();
+        let rules = relay.policies.rules();
+        let policy = &rules.token;
+        // An invite by a did:key or a device key can still carry a token of a did:web.
+        documents.extend(relay.resolver.documents_for(&invite.token, policy).await?);
         let now = clock::unix();
         let challenge = self
             .challenge
             .take()
             .ok_or_else(|| Fault::from(Refusal::NonceRequired))?;
-        let proof = received.holder_proof(challenge, now)?;
-        let token = token::verify(&invite.token, &self.relay.policy, now)?;
+        let proof = received.holder_proof(challenge, &documents, now)?;
+        let token = token::verify_with(&invite.token, policy, &documents, now)?;
         Ok(Permit::from_holder_proof(token, proof)?)
     }
 
@@ -610,6 +629,32 @@ async fn within_patience<T>(sending: impl Future<Output = Result<T, Gone>>) -> R
         Ok(Err(Gone)) => Err(Over::Lost(EndReason::ConnectionLost)),
         Err(_) => Err(Over::Lost(EndReason::SlowClient)),
     }
+}
+
+/// What an envelope by a did:web needs to be checked: the document of its signer, which is fetched for who is known
+/// here, or who brings a token of a listed issuer (in the hello too) that names it.
+async fn documents_of(relay: &Relay, encoding: Encoding, envelope: &[u8]) -> Result<Documents, Refusal> {
+    let named = match (encoding, str::from_utf8(envelope)) {
+        (Encoding::Cbor, _) => dsip::signer_named_cbor(envelope),
+        (Encoding::Json, Ok(text)) => dsip::signer_named(text),
+        (Encoding::Json, Err(_)) => None,
+    };
+    let Some((signer, token)) = named else {
+        return Ok(Documents::none());
+    };
+    let mut documents = match token {
+        Some(token) => {
+            relay
+                .resolver
+                .documents_for(&token, &relay.policies.rules().token)
+                .await?
+        }
+        None => Documents::none(),
+    };
+    if documents.lacks(&signer) && relay.is_known(&signer).await {
+        relay.resolver.add(&mut documents, &[signer]).await;
+    }
+    Ok(documents)
 }
 
 /// The next word of the cashier about the session; never, while there is none.

@@ -16,9 +16,11 @@ const SLUGS: &[(&str, u16, &str)] = &[
     ("bearer-not-allowed", 401, "Bearer tokens are not allowed here"),
     ("capacity", 503, "This relay is full"),
     ("delegation", 401, "The holder did not let this key act"),
+    ("denied", 403, "The operator does not serve this"),
     ("draining", 503, "This relay is shutting down"),
     ("etag-mismatch", 412, "The session has changed"),
     ("internal", 500, "The relay failed"),
+    ("issuer-limit", 403, "The issuer may not give this much"),
     ("ledger-unavailable", 503, "The ledger cannot be reached"),
     ("method-not-allowed", 405, "This resource does not do that"),
     ("name-taken", 409, "Somebody else has that name"),
@@ -49,6 +51,7 @@ const SLUGS: &[(&str, u16, &str)] = &[
     ("token-audience", 401, "The token is for another relay"),
     ("token-expired", 401, "The token has expired"),
     ("token-holder", 401, "The holder of the token has no usable key"),
+    ("token-issuer", 401, "The issuer of the token cannot be resolved"),
     ("token-lifetime", 401, "The token lives too long"),
     ("token-malformed", 401, "The token cannot be read"),
     ("token-missing", 401, "A relay token is needed"),
@@ -75,6 +78,11 @@ pub(crate) fn sentence(text: &str) -> String {
         .unwrap_or_default();
     let stop = if text.ends_with(['.', '!', '?']) { "" } else { "." };
     format!("{first}{}{stop}", rest.as_str())
+}
+
+/// What a 401 asks for.
+fn sign_in() -> String {
+    format!("DPoP algs=\"{}\", Bearer", identity::jws::ALGORITHMS)
 }
 
 /// One error, ready to be sent.
@@ -104,7 +112,7 @@ impl Problem {
             headers: HeaderMap::new(),
         }));
         match status {
-            401 => problem = problem.header(header::WWW_AUTHENTICATE, "DPoP algs=\"EdDSA ES256\", Bearer"),
+            401 => problem = problem.header(header::WWW_AUTHENTICATE, &sign_in()),
             429 | 503 => problem = problem.header(header::RETRY_AFTER, "1"),
             _ => {}
         }

@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 
 use super::auth::Owning;
 use super::problem::Problem;
-use crate::cashier;
 use crate::money;
 use crate::relay::Relay;
 
@@ -29,11 +28,10 @@ pub(crate) async fn credit(State(relay): State<Arc<Relay>>, caller: Owning) -> R
     let mut credited = money::top_up(&relay, &token, caller.owner.charged()).await?;
     // The token that the caller shows is credited as well, whatever the call; second, so that one that is both is not
     // called repeated the first time.
-    if let Some(voucher) = caller.owner.voucher() {
-        let shown = relay.cashier.credit(cashier::voucher(voucher)).await?;
-        if !shown.repeated {
-            credited.available_msat = money::signed(shown.available);
-        }
+    if let Some(shown) = relay.credit_shown(&caller.owner).await?
+        && !shown.repeated
+    {
+        credited.available_msat = money::signed(shown.available);
     }
     let mut answer = json!({
         "credited_msat": credited.credited_msat,

@@ -36,6 +36,8 @@ pub(crate) enum Command {
     },
     /// A username that may make TURN allocations. Goes to every shard: a client's address decides where it lands.
     AddTurnCredential(Arc<Credential>),
+    /// Ends every TURN username and allocation whose permit is denied now. Goes to every shard.
+    Revoke(Arc<dyn Fn(&Permit) -> bool + Send + Sync>),
     /// The lease of a session has grown to this total over its life.
     Grant {
         session: SessionId,
@@ -94,7 +96,6 @@ pub(crate) enum EndReason {
     /// The account is empty and its hold is over.
     BalanceExhausted,
     /// The operator froze the account or denied its token.
-    #[expect(dead_code, reason = "for deny lists")]
     Denied,
     /// The cashier heard nothing of its lease for too long, and has taken it back.
     LeaseLost,

@@ -238,6 +238,7 @@ impl Worker {
                     tracing::warn!(shard = self.index, "too many TURN usernames");
                 }
             }
+            Command::Revoke(denied) => self.turn.core.revoke(&*denied, now),
             // A session is either the SFU's or TURN's; the other core does not know it and ignores it.
             Command::Grant {
                 session,
