@@ -24,7 +24,8 @@ use identity::VoucherClaims;
 use identity::{Permit, SigningKey};
 use metering::ledger::{Cap, Credited, LedgerError};
 use metering::{
-    AccountId, LadderConfig, LeaseId, Ledger, Msat, Rates, Report, Service, SessionId, Step, Tariff, Voucher,
+    AccountId, Embedded, LadderConfig, LeaseId, Ledger, Msat, Rates, Report, Service, SessionId, Step,
+    Tariff, Voucher,
 };
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
@@ -167,6 +168,11 @@ pub(crate) enum Refused {
     /// What the payer signed for is spent.
     #[error("What the payer granted is used up; ask the payer for a new grant.")]
     GrantUsedUp,
+    /// The issuer's vouchers are more than the operator lets it have outstanding.
+    #[error(
+        "The issuer of this token has reached its limit with this relay; it has to settle with the operator first."
+    )]
+    IssuerLimit,
     /// The voucher does not fit.
     #[error("The account cannot hold this voucher as well; spend some of the balance first.")]
     BalanceTooLarge,
@@ -187,6 +193,7 @@ impl Refused {
             Self::BalanceExhausted { .. } | Self::GrantUsedUp => "balance-exhausted",
             Self::VoucherConflict => "voucher-conflict",
             Self::BalanceTooLarge => "balance-too-large",
+            Self::IssuerLimit => "issuer-limit",
             Self::Frozen => "account-frozen",
             Self::LedgerUnavailable | Self::Capacity => "capacity",
         }
@@ -297,7 +304,7 @@ impl CashierHandle {
 /// The cashier before its thread runs.
 pub(crate) struct Cashier {
     config: CashierConfig,
-    ledger: Ledger,
+    ledger: Box<dyn Ledger>,
     queue: Receiver<Message>,
     queued: Arc<AtomicUsize>,
     up: Arc<AtomicBool>,
@@ -306,7 +313,7 @@ pub(crate) struct Cashier {
 /// Opens the ledger, puts right what a kill left, and makes the way to the cashier. `Cashier::start` opens the
 /// counter.
 pub(crate) fn open(config: CashierConfig, unix_ns: u64) -> Result<(CashierHandle, Cashier), LedgerError> {
-    let (ledger, recovery) = Ledger::open(&config.ledger, unix_ns)?;
+    let (ledger, recovery) = Embedded::open(&config.ledger, unix_ns)?;
     if recovery.leases > 0 {
         tracing::warn!(
             leases = recovery.leases,
@@ -326,7 +333,7 @@ pub(crate) fn open(config: CashierConfig, unix_ns: u64) -> Result<(CashierHandle
         handle,
         Cashier {
             config,
-            ledger,
+            ledger: Box::new(ledger),
             queue,
             queued,
             up,
@@ -348,7 +355,7 @@ impl Cashier {
 
     fn run(self, shards: Vec<desk::Shard>) {
         let path = self.config.ledger.clone();
-        let reopen = Box::new(move || Ledger::reopen(&path));
+        let reopen: desk::Reopen = Box::new(move || Ok(Box::new(Embedded::reopen(&path)?)));
         let mut desk = Desk::new(self.config, self.ledger, reopen, shards);
         let mut round = Vec::with_capacity(ROUND_MAX);
         loop {
@@ -427,7 +434,10 @@ impl From<&Refused> for TurnRefusal {
             Refused::BalanceExhausted { .. } | Refused::GrantUsedUp => Self::BalanceExhausted,
             Refused::Frozen => Self::Frozen,
             Refused::LedgerUnavailable => Self::Unavailable,
-            Refused::Capacity | Refused::VoucherConflict | Refused::BalanceTooLarge => Self::Capacity,
+            Refused::Capacity
+            | Refused::VoucherConflict
+            | Refused::BalanceTooLarge
+            | Refused::IssuerLimit => Self::Capacity,
         }
     }
 }

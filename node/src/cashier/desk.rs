@@ -24,7 +24,7 @@ use crate::shard::EndReason;
 pub(super) type Shard = Box<dyn FnMut(Order) -> bool + Send>;
 
 /// How the ledger is opened again after its file failed.
-pub(super) type Reopen = Box<dyn FnMut() -> Result<Ledger, LedgerError> + Send>;
+pub(super) type Reopen = Box<dyn FnMut() -> Result<Box<dyn Ledger>, LedgerError> + Send>;
 
 /// Reports without other news are committed this often.
 const REPORT_COMMIT_INTERVAL: Duration = Duration::from_millis(100);
@@ -37,7 +37,7 @@ const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The cashier's whole state.
 pub(super) struct Desk {
-    pub(super) ledger: Option<Ledger>,
+    pub(super) ledger: Option<Box<dyn Ledger>>,
     reopen: Reopen,
     /// Since when the ledger does not answer, and when it was last tried.
     pub(super) down: Option<(Instant, Instant)>,
@@ -68,7 +68,12 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    pub(super) fn new(config: CashierConfig, ledger: Ledger, reopen: Reopen, shards: Vec<Shard>) -> Self {
+    pub(super) fn new(
+        config: CashierConfig,
+        ledger: Box<dyn Ledger>,
+        reopen: Reopen,
+        shards: Vec<Shard>,
+    ) -> Self {
         Self {
             ledger: Some(ledger),
             reopen,

@@ -38,7 +38,7 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ledger.redb");
         let key = Arc::new(SigningKey::generate());
-        let ledger = Ledger::open(&path, 1).unwrap().0;
+        let ledger = Box::new(Embedded::open(&path, 1).unwrap().0);
         let config = CashierConfig {
             ledger: path.clone(),
             ladder: LadderConfig::default(),
@@ -62,7 +62,7 @@ impl World {
         let plugged_in = Arc::new(AtomicBool::new(true));
         let plug = plugged_in.clone();
         let reopen = Box::new(move || match plug.load(Ordering::Relaxed) {
-            true => Ledger::reopen(&path),
+            true => Ok(Box::new(Embedded::reopen(&path)?) as Box<dyn Ledger>),
             false => Err(LedgerError::Corrupt("unplugged".into())),
         });
         Self {

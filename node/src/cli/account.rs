@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use metering::ledger::AccountView;
-use metering::{AccountId, Ledger};
+use metering::{AccountId, Embedded, Ledger};
 use serde_json::json;
 
 use super::Failure;
@@ -28,8 +28,8 @@ pub(super) enum AccountCommand {
     },
 }
 
-fn open(data: &Path) -> Result<Ledger, Failure> {
-    Ledger::reopen(&Data::at(data).existing_ledger()?)
+fn open(data: &Path) -> Result<Embedded, Failure> {
+    Embedded::reopen(&Data::at(data).existing_ledger()?)
         .map_err(|error| format!("{error}; a running relay keeps its ledger to itself, see GET /v1/account"))
 }
 
