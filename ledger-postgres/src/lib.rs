@@ -12,6 +12,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod link;
+mod load;
 mod page;
 mod read;
 mod reports;
@@ -23,8 +24,8 @@ use std::time::{Duration, Instant};
 
 use metering::lease::RECLAIM_AFTER;
 use metering::ledger::{
-    AccountView, Books, Command, Denied, Entry, EntryId, Fault, IssuerLimits, LeaseView, Ledger, LedgerError,
-    News, Outcome, Proof, RECOVERY_REASON, Recovery, Refusal, SignedReceipt, Tally, Totals,
+    AccountView, Books, Command, Denied, DumpRow, Entry, EntryId, Fault, IssuerLimits, LeaseView, Ledger,
+    LedgerError, News, Outcome, Proof, RECOVERY_REASON, Recovery, Refusal, SignedReceipt, Tally, Totals,
 };
 use metering::receipt::Receipt;
 use metering::{AccountId, LeaseId, SessionId};
@@ -534,6 +535,31 @@ impl Ledger for Postgres {
             self.link.run("ROLLBACK").await?;
             proof
         })
+    }
+
+    fn dump(&self, to: &mut dyn FnMut(DumpRow) -> Result<(), LedgerError>) -> Result<(), LedgerError> {
+        self.runtime().block_on(async {
+            let dumped = read::dump(&self.link, to).await;
+            self.link.run("ROLLBACK").await?;
+            dumped
+        })
+    }
+
+    fn load(
+        &mut self,
+        rows: &mut dyn Iterator<Item = Result<DumpRow, LedgerError>>,
+        restored: Option<u64>,
+        now: u64,
+    ) -> Result<(), LedgerError> {
+        let rows = rows.collect::<Result<Vec<_>, _>>()?;
+        let open = self.runtime().block_on(async {
+            let loaded = load::load(&self.link, rows, restored).await;
+            roll_back(&self.link, loaded).await
+        })?;
+        let mut work = Work::new(now);
+        work.keys.leases.extend(open.iter().map(|lease| page::id(*lease)));
+        self.commit(work, |books, _| books.recover(&open, RECOVERY_REASON))
+            .map(drop)
     }
 }
 

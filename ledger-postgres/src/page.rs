@@ -7,8 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use metering::ledger::{
-    AccountView, Command, Denied, Entry, EntryId, LeaseState, LeaseView, LedgerError, Rows, SessionRow,
-    SignedReceipt, Sums, Tally, VoucherName, VoucherRow,
+    AccountView, Command, Denied, DumpRow, Entry, EntryId, LeaseState, LeaseView, LedgerError, Rows,
+    SessionRow, SignedReceipt, Sums, Tally, VoucherName, VoucherRow,
 };
 use metering::receipt::Segment;
 use metering::{AccountId, LeaseId, Msat, Rates, Service, SessionId, Usage, meter};
@@ -20,7 +20,7 @@ use crate::link::Link;
 
 /// A lease's number says which node opened it: this many bits are the node's own count, so that with 8,191 nodes the
 /// number still fits what every JSON reader keeps exact.
-const LEASE_BITS: u32 = 40;
+pub(crate) const LEASE_BITS: u32 = 40;
 
 /// What a node has written in all: its part of every sum, and its own counts. Only it writes this row.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -118,6 +118,14 @@ impl<T> Slot<T> {
             was_there: row.is_some(),
             row,
             changed: false,
+        }
+    }
+
+    fn new(row: T) -> Self {
+        Self {
+            row: Some(row),
+            was_there: false,
+            changed: true,
         }
     }
 
@@ -297,6 +305,55 @@ impl Page {
                 .insert(denied.clone(), Slot::read(rows.first().map(drop)));
         }
         Ok(())
+    }
+
+    /// No rows yet.
+    pub(crate) fn of(shard: u32) -> Self {
+        Self {
+            shard,
+            ..Self::default()
+        }
+    }
+
+    /// A row of other books, to be inserted.
+    pub(crate) fn bring(&mut self, row: DumpRow) {
+        match row {
+            DumpRow::Entry(id, entry) => self.entries.push((id.number as i64, *entry)),
+            DumpRow::Account(row) => {
+                self.accounts
+                    .insert(row.account.as_str().to_owned(), Slot::new(*row));
+            }
+            DumpRow::Voucher(row) => {
+                let name = VoucherName {
+                    iss: row.voucher.iss.clone(),
+                    jti: row.voucher.jti.clone(),
+                };
+                self.vouchers.insert(name, Slot::new(*row));
+            }
+            DumpRow::Lease(lease, row) => {
+                self.leases.insert(id(lease), Slot::new(*row));
+            }
+            DumpRow::Session(session, row) => {
+                self.sessions.insert(session.to_string(), Slot::new(*row));
+            }
+            DumpRow::Segment(session, place, row) => {
+                self.segments
+                    .push((session.to_string(), number(place), store(&row)));
+            }
+            DumpRow::PayerGrant(grant, used) => {
+                self.grants.insert(grant, Slot::new(used));
+            }
+            DumpRow::Receipt(session, row) => {
+                let key = (session.to_string(), number(row.number));
+                self.receipts.insert(key, Slot::new(*row));
+            }
+            DumpRow::Denied(denied) => {
+                self.denied.insert(denied, Slot::new(()));
+                self.deny_changes += 1;
+            }
+            // Tallies are no rows of a page: they only ever add up.
+            DumpRow::Issuer(..) => {}
+        }
     }
 
     /// Writes what changed, each table in one statement.

@@ -3,15 +3,18 @@
 use std::collections::{BTreeMap, HashMap};
 
 use metering::ledger::{
-    AccountView, Denied, Entry, EntryId, Fault, LeaseState, LeaseView, LedgerError, News, Proof, Prover,
-    SessionRow, SignedReceipt, Sums, Totals,
+    AccountView, Denied, DumpRow, Entry, EntryId, Fault, LeaseState, LeaseView, LedgerError, News, Proof,
+    Prover, SessionRow, SignedReceipt, Sums, Totals,
 };
 use metering::receipt::Receipt;
-use metering::{AccountId, LeaseId, SessionId};
+use metering::{AccountId, LeaseId, Msat, SessionId};
 
 use crate::Dead;
 use crate::link::Link;
 use crate::page::{self, NodeRow, parse};
+
+/// Every statement until its end sees the same moment, and nobody waits for it.
+const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
 /// Rows that are fetched at once from tables that only ever grow.
 const CHUNK: usize = 10_000;
@@ -175,20 +178,9 @@ pub(crate) async fn journal(
 
 /// The proof, over one snapshot of all tables.
 pub(crate) async fn verify(link: &Link) -> Result<Proof, Fault> {
-    link.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        .await?;
+    link.run(SNAPSHOT).await?;
     let mut prover = Prover::default();
-    let mut journals: BTreeMap<u32, Vec<(EntryId, Entry)>> = BTreeMap::new();
-    let mut after = None;
-    loop {
-        let chunk = journal(link, after, CHUNK).await?;
-        let Some((last, _)) = chunk.last() else { break };
-        after = Some(*last);
-        for entry in chunk {
-            journals.entry(entry.0.shard).or_default().push(entry);
-        }
-    }
-    replay(journals, &mut prover)?;
+    in_order(journals(link).await?, |id, entry| prover.entry(id, entry))?;
     for account in accounts(link, None).await? {
         prover.account(&account)?;
     }
@@ -203,9 +195,89 @@ pub(crate) async fn verify(link: &Link) -> Result<Proof, Fault> {
     prover.finish(&totals(link).await?, vouchers)
 }
 
+/// Every row, as of one moment.
+pub(crate) async fn dump(
+    link: &Link,
+    to: &mut (dyn FnMut(DumpRow) -> Result<(), LedgerError> + '_),
+) -> Result<(), LedgerError> {
+    link.run(SNAPSHOT).await?;
+    let entries = in_order(journals(link).await?, |id, entry| {
+        Ok(to(DumpRow::Entry(id, Box::new(entry.clone())))?)
+    });
+    entries.map_err(|fault| match fault {
+        Fault::Unreadable(error) => error,
+        Fault::Broken(what) => LedgerError::Corrupt(what),
+    })?;
+    for account in accounts(link, None).await? {
+        to(DumpRow::Account(Box::new(account)))?;
+    }
+    for row in link
+        .query("SELECT row::text FROM vouchers ORDER BY iss, jti", &[])
+        .await?
+    {
+        to(DumpRow::Voucher(parse(row.get(0))?))?;
+    }
+    for row in link.query(page::LEASES, &[]).await? {
+        let id = LeaseId::new(row.get::<_, i64>(0) as u64);
+        to(DumpRow::Lease(id, Box::new(page::lease(&row)?)))?;
+    }
+    for row in link
+        .query("SELECT session, row::text FROM sessions ORDER BY session", &[])
+        .await?
+    {
+        to(DumpRow::Session(session(row.get(0))?, parse(row.get(1))?))?;
+    }
+    let sql = "SELECT session, number, row::text FROM segments ORDER BY session, number";
+    for row in link.query(sql, &[]).await? {
+        let number = row.get::<_, i32>(1) as u32;
+        to(DumpRow::Segment(session(row.get(0))?, number, parse(row.get(2))?))?;
+    }
+    let sql = "SELECT payer_grant, used FROM payer_grants ORDER BY payer_grant";
+    for row in link.query(sql, &[]).await? {
+        to(DumpRow::PayerGrant(
+            row.get(0),
+            Msat::new(row.get::<_, i64>(1) as u64),
+        ))?;
+    }
+    for (iss, tally) in page::tallies(link, None).await? {
+        to(DumpRow::Issuer(iss, tally))?;
+    }
+    let sql = "SELECT session, row::text FROM receipts ORDER BY session, number";
+    for row in link.query(sql, &[]).await? {
+        to(DumpRow::Receipt(session(row.get(0))?, parse(row.get(1))?))?;
+    }
+    denied(link)
+        .await?
+        .into_iter()
+        .try_for_each(|denied| to(DumpRow::Denied(denied)))
+}
+
+fn session(name: &str) -> Result<SessionId, LedgerError> {
+    name.parse()
+        .map_err(|_| LedgerError::Corrupt(format!("a session is called {name:?}")))
+}
+
+async fn journals(link: &Link) -> Result<BTreeMap<u32, Vec<(EntryId, Entry)>>, LedgerError> {
+    let mut journals: BTreeMap<u32, Vec<(EntryId, Entry)>> = BTreeMap::new();
+    let mut after = None;
+    loop {
+        let chunk = journal(link, after, CHUNK).await?;
+        let Some((last, _)) = chunk.last() else {
+            return Ok(journals);
+        };
+        after = Some(*last);
+        for entry in chunk {
+            journals.entry(entry.0.shard).or_default().push(entry);
+        }
+    }
+}
+
 /// Nodes' journals, in an order in which the commits can have happened: each account's entries are numbered, and an
 /// account is locked by every commit that moves it, so that there is one.
-fn replay(journals: BTreeMap<u32, Vec<(EntryId, Entry)>>, prover: &mut Prover) -> Result<(), Fault> {
+fn in_order(
+    journals: BTreeMap<u32, Vec<(EntryId, Entry)>>,
+    mut next: impl FnMut(EntryId, &Entry) -> Result<(), Fault>,
+) -> Result<(), Fault> {
     let mut places: BTreeMap<u32, usize> = BTreeMap::new();
     let mut numbers: HashMap<AccountId, u64> = HashMap::new();
     loop {
@@ -221,18 +293,18 @@ fn replay(journals: BTreeMap<u32, Vec<(EntryId, Entry)>>, prover: &mut Prover) -
                 let mut after: HashMap<&AccountId, u64> = HashMap::new();
                 let fits = commit.iter().all(|(_, entry)| {
                     let Some(number) = entry.number else { return true };
-                    let next = after
+                    let last = after
                         .entry(&entry.account)
                         .or_insert_with(|| numbers.get(&entry.account).copied().unwrap_or_default());
-                    *next += 1;
-                    *next == number
+                    *last += 1;
+                    *last == number
                 });
                 if !fits {
                     left = Some(*id);
                     break;
                 }
                 for (id, entry) in &commit {
-                    prover.entry(*id, entry)?;
+                    next(*id, entry)?;
                 }
                 *place += commit.len();
                 let after: Vec<_> = after

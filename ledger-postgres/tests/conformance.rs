@@ -346,6 +346,84 @@ fn the_deny_list_and_the_receipts_are_kept() {
     }
 }
 
+/// Books with a bit of everything in them, a lease left open included.
+fn furnish(books: &mut dyn Ledger) {
+    one(books, Command::Credit(voucher("a", 10_000))).unwrap();
+    let cap = Cap {
+        grant: "anna 1".into(),
+        max: Msat::new(500),
+    };
+    let lease = opened(one(books, open(1, None, Some(cap))));
+    one(books, last(report(lease, 1, 1_000_000))).unwrap();
+    let lease = opened(one(books, open(2, None, None)));
+    one(books, Command::Report(report(lease, 1, 500_000))).unwrap();
+    let denied = Denied {
+        kind: "kid".into(),
+        value: "lost".into(),
+    };
+    one(books, Command::Deny { denied, on: true }).unwrap();
+    let receipt = SignedReceipt {
+        number: 0,
+        segments: 1,
+        ended: true,
+        jws: "a.b.c".into(),
+    };
+    let session = SessionId::new(1);
+    one(books, Command::KeepReceipt { session, receipt }).unwrap();
+}
+
+#[test]
+fn books_move_into_any_other_ledger_and_prove_there() {
+    let limits = IssuerLimits::default();
+    for from in 0..2 {
+        for to in 0..2 {
+            let [mut source, mut target] = [from, to].map(|which| {
+                let [embedded, postgres] = both(&limits);
+                if which == 0 { embedded } else { postgres }
+            });
+            furnish(&mut *source.ledger);
+            let mut rows = Vec::new();
+            source
+                .ledger
+                .dump(&mut |row| {
+                    rows.push(row);
+                    Ok(())
+                })
+                .unwrap();
+            let mut stream = rows.clone().into_iter().map(Ok);
+            target.ledger.load(&mut stream, Some(77), 9).unwrap();
+            let proof = target.ledger.verify().unwrap();
+            assert_eq!(proof.open_leases, 0, "what was left open is settled as reported");
+            assert_eq!(target.ledger.restored_at().unwrap(), 77);
+            let account = target.ledger.account(&ANNA.into()).unwrap().unwrap();
+            assert_eq!(
+                (account.reserved, account.spent),
+                (Msat::ZERO, Msat::new(58 + 33))
+            );
+            assert_eq!(
+                one(&mut *target.ledger, Command::Credit(voucher("a", 9))),
+                Err(Refusal::VoucherConflict)
+            );
+            let receipt = target.ledger.receipt(SessionId::new(1)).unwrap().unwrap();
+            assert_eq!(receipt.segments[0].settlement, 1);
+            assert!(receipt.segments[0].entry.is_some());
+            assert_eq!(
+                target
+                    .ledger
+                    .signed_receipt(SessionId::new(1))
+                    .unwrap()
+                    .unwrap()
+                    .jws,
+                "a.b.c"
+            );
+            assert_eq!(target.ledger.denied().unwrap().len(), 1);
+            opened(one(&mut *target.ledger, open(3, None, None)));
+            let again = target.ledger.load(&mut rows.into_iter().map(Ok), None, 10);
+            assert!(again.is_err(), "books that are in use are not filled");
+        }
+    }
+}
+
 /// Numbers that a random history is made of: which command, for what, how much.
 fn history() -> impl Strategy<Value = Vec<Vec<(u8, u8, u64)>>> {
     let deed = (0u8..20, any::<u8>(), 0u64..3_000_000);

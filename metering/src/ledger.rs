@@ -11,6 +11,7 @@
 
 mod account;
 mod books;
+mod dump;
 mod embedded;
 mod journal;
 mod recovery;
@@ -27,6 +28,7 @@ pub use account::{AccountView, Lot};
 pub use books::{
     Books, Denied, IssuerLimits, LeaseState, LeaseView, Rows, SessionRow, SignedReceipt, Sums, Tally, Totals,
 };
+pub use dump::{DumpRow, Renumbering};
 pub use embedded::{Embedded, verify};
 pub use journal::{Entry, EntryId, Kind, VoucherName};
 pub use recovery::{REASON as RECOVERY_REASON, Recovery};
@@ -94,6 +96,18 @@ pub trait Ledger: Send {
 
     /// Replays the journal and proves that the books balance, at every commit and now.
     fn verify(&self) -> Result<Proof, Fault>;
+
+    /// Every row, as of one moment.
+    fn dump(&self, to: &mut dyn FnMut(DumpRow) -> Result<(), LedgerError>) -> Result<(), LedgerError>;
+
+    /// Fills empty books with another's rows, in one commit, and settles what those had left open. `restored`: Unix
+    /// seconds, where the rows are a backup: what was credited since is not in them.
+    fn load(
+        &mut self,
+        rows: &mut dyn Iterator<Item = Result<DumpRow, LedgerError>>,
+        restored: Option<u64>,
+        now: u64,
+    ) -> Result<(), LedgerError>;
 }
 
 /// What others did to the books.

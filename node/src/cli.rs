@@ -40,12 +40,22 @@ enum Command {
         #[command(subcommand)]
         command: token::TokenCommand,
     },
-    /// Look into a stopped relay's accounts
+    /// Look into accounts, credit, freeze and refund them
     Account {
         #[command(subcommand)]
         command: account::AccountCommand,
     },
-    /// Prove a stopped relay's books
+    /// What an issuer's vouchers came to
+    Issuer {
+        #[command(subcommand)]
+        command: account::IssuerCommand,
+    },
+    /// Export what was used
+    Usage {
+        #[command(subcommand)]
+        command: account::UsageCommand,
+    },
+    /// Prove the books
     Ledger {
         #[command(subcommand)]
         command: ledger::LedgerCommand,
@@ -90,6 +100,8 @@ pub(crate) fn run() -> ExitCode {
         Command::Did { command } => did::run(command),
         Command::Token { command } => token::run(command),
         Command::Account { command } => account::run(command),
+        Command::Issuer { command } => account::run_issuer(command),
+        Command::Usage { command } => account::run_usage(command),
         Command::Ledger { command } => ledger::run(command),
     };
     match result {

@@ -44,18 +44,6 @@ impl Data {
         self.folder.join("ledger.redb")
     }
 
-    /// The ledger's file, for commands that must not begin a new one.
-    pub(crate) fn existing_ledger(&self) -> Result<PathBuf, String> {
-        let path = self.ledger();
-        if path.is_file() {
-            return Ok(path);
-        }
-        Err(format!(
-            "{} does not exist; name the relay's folder with --data",
-            path.display()
-        ))
-    }
-
     /// A private key of the relay, made on first use.
     pub(crate) fn key(&self, name: &str) -> Result<SigningKey, String> {
         let path = self.path(name);
@@ -119,12 +107,5 @@ mod tests {
             .permissions()
             .mode();
         assert_eq!(mode & 0o777, 0o700);
-    }
-
-    #[test]
-    fn a_command_that_reads_does_not_begin_a_ledger() {
-        let folder = tempfile::tempdir().unwrap();
-        assert!(Data::at(folder.path()).existing_ledger().is_err());
-        assert!(!folder.path().join("ledger.redb").exists());
     }
 }

@@ -3,11 +3,11 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 #![allow(clippy::unwrap_used)]
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{ChildStdin, Command, Stdio};
+use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -20,22 +20,50 @@ const WATCH: &str = r#"
 set -e
 cd "$1"
 "$2/initdb" -D data -U milliway -A trust --no-sync >initdb.log 2>&1 || { cat initdb.log >&2; exit 1; }
-"$2/postgres" -D data -k "$1" -c listen_addresses= -c fsync=on -c max_connections=60 >server.log 2>&1 &
-server=$!
-for _ in $(seq 200); do
-    "$2/pg_isready" -q -h "$1" && { echo ready; break; }
-    sleep 0.05
+start() {
+    "$2/postgres" -D data -k "$1" -c listen_addresses= -c fsync=on -c max_connections=60 >>server.log 2>&1 &
+    server=$!
+    for _ in $(seq 200); do
+        "$2/pg_isready" -q -h "$1" && { echo ready; break; }
+        sleep 0.05
+    done
+}
+start "$1" "$2"
+# Each line is a crash: every process of the server ends at once, and what was committed is recovered from its log.
+while read -r _; do
+    kill -QUIT $server
+    wait $server || true
+    start "$1" "$2"
 done
-read -r _ || true
 kill -INT $server
 wait $server || true
 rm -rf "$1"
 "#;
 
 /// A server of this process's own.
-struct Own {
+pub(crate) struct Own {
     url: String,
-    _stdin: ChildStdin,
+    stdin: ChildStdin,
+    lines: BufReader<ChildStdout>,
+}
+
+impl Own {
+    /// Where it is.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Crashes it, and starts it again.
+    pub(crate) fn crash(&mut self) {
+        self.stdin.write_all(b"crash\n").unwrap();
+        self.wait();
+    }
+
+    fn wait(&mut self) {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).unwrap();
+        assert_eq!(line.trim(), "ready", "PostgreSQL did not start: {}", self.url);
+    }
 }
 
 /// Where PostgreSQL's programs are.
@@ -61,13 +89,18 @@ fn unprivileged() -> Option<(u32, u32)> {
     (id(&["-u"]) == 0).then(|| (id(&["-u", "postgres"]), id(&["-g", "postgres"])))
 }
 
-fn start() -> Own {
+/// Starts one.
+pub(crate) fn start() -> Own {
     let folder = tempfile::tempdir().unwrap().keep();
     let mut command = Command::new("sh");
     if let Some((user, group)) = unprivileged() {
         chown(&folder, Some(user), Some(group)).unwrap();
         command.uid(user).gid(group);
     }
+    #[expect(
+        clippy::zombie_processes,
+        reason = "it ends after this process, when its standard input closes"
+    )]
     let mut child = command
         .args(["-c", WATCH, "postgres-for-tests"])
         .arg(&folder)
@@ -79,21 +112,14 @@ fn start() -> Own {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap())
-        .read_line(&mut line)
-        .unwrap();
-    assert_eq!(
-        line.trim(),
-        "ready",
-        "PostgreSQL did not start; see {}",
-        folder.display()
-    );
     let host = folder.display().to_string().replace('/', "%2F");
-    Own {
+    let mut own = Own {
         url: format!("postgres://milliway@{host}/postgres"),
-        _stdin: child.stdin.take().unwrap(),
-    }
+        stdin: child.stdin.take().unwrap(),
+        lines: BufReader::new(child.stdout.take().unwrap()),
+    };
+    own.wait();
+    own
 }
 
 /// The server.

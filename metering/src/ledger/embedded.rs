@@ -2,8 +2,9 @@
 //! this program.
 
 use super::{
-    AccountView, Command, Denied, EntryId, IssuerLimits, LeaseView, Ledger, LedgerError, News, Outcome,
-    Proof, Recovery, Refusal, SignedReceipt, Tally, Totals, VoucherName, VoucherRow,
+    AccountView, Command, Denied, DumpRow, EntryId, IssuerLimits, LeaseState, LeaseView, Ledger, LedgerError,
+    News, Outcome, Proof, Recovery, Refusal, Renumbering, SignedReceipt, Tally, Totals, VoucherName,
+    VoucherRow,
     books::{Books, Rows, SessionRow},
     journal::Entry,
     settle,
@@ -170,10 +171,9 @@ impl Ledger for Embedded {
         self.commit(now, |books| books.execute_all(batch))
     }
 
-    fn watch(&mut self, _: &[AccountId], _: Instant, _: u64) -> Result<News, LedgerError> {
-        // Nobody else writes here: what changed, changed through `apply`.
+    fn watch(&mut self, accounts: &[AccountId], _: Instant, _: u64) -> Result<News, LedgerError> {
         Ok(News {
-            accounts: Vec::new(),
+            accounts: self.accounts_of(accounts)?,
             deny_version: self.counter(DENY_VERSION)?,
             freeze_version: self.counter(FREEZE_VERSION)?,
             taken_over: 0,
@@ -293,6 +293,102 @@ impl Ledger for Embedded {
     fn verify(&self) -> Result<Proof, Fault> {
         prove(&self.read()?)
     }
+
+    fn dump(&self, to: &mut dyn FnMut(DumpRow) -> Result<(), LedgerError>) -> Result<(), LedgerError> {
+        let transaction = self.read()?;
+        if let Some(table) = table(&transaction, JOURNAL)? {
+            for row in table.iter()? {
+                let (number, entry) = row?;
+                let number = number.value();
+                to(DumpRow::Entry(
+                    EntryId { shard: 0, number },
+                    parse(entry.value())?,
+                ))?;
+            }
+        }
+        for account in all(table(&transaction, ACCOUNTS)?)? {
+            to(DumpRow::Account(account))?;
+        }
+        for voucher in all(table(&transaction, VOUCHERS)?)? {
+            to(DumpRow::Voucher(voucher))?;
+        }
+        if let Some(table) = table(&transaction, LEASES)? {
+            for row in table.iter()? {
+                let (id, lease) = row?;
+                to(DumpRow::Lease(LeaseId::new(id.value()), parse(lease.value())?))?;
+            }
+        }
+        if let Some(table) = table(&transaction, SESSIONS)? {
+            for row in table.iter()? {
+                let (id, session) = row?;
+                to(DumpRow::Session(
+                    SessionId::new(id.value()),
+                    parse(session.value())?,
+                ))?;
+            }
+        }
+        if let Some(table) = table(&transaction, SEGMENTS)? {
+            for row in table.iter()? {
+                let (key, segment) = row?;
+                let (session, number) = key.value();
+                to(DumpRow::Segment(
+                    SessionId::new(session),
+                    number,
+                    parse(segment.value())?,
+                ))?;
+            }
+        }
+        if let Some(table) = table(&transaction, CAPS)? {
+            for row in table.iter()? {
+                let (grant, used) = row?;
+                to(DumpRow::PayerGrant(
+                    grant.value().to_owned(),
+                    Msat::new(used.value()),
+                ))?;
+            }
+        }
+        for (iss, tally) in self.issuers()? {
+            to(DumpRow::Issuer(iss, tally))?;
+        }
+        if let Some(table) = table(&transaction, RECEIPTS)? {
+            for row in table.iter()? {
+                let (key, receipt) = row?;
+                to(DumpRow::Receipt(
+                    SessionId::new(key.value().0),
+                    parse(receipt.value())?,
+                ))?;
+            }
+        }
+        self.denied()?
+            .into_iter()
+            .try_for_each(|denied| to(DumpRow::Denied(denied)))
+    }
+
+    fn load(
+        &mut self,
+        rows: &mut dyn Iterator<Item = Result<DumpRow, LedgerError>>,
+        restored: Option<u64>,
+        now: u64,
+    ) -> Result<(), LedgerError> {
+        if !self.journal(None, 1)?.is_empty() {
+            return Err(LedgerError::Corrupt("only empty books can be filled".to_owned()));
+        }
+        self.commit(now, |books| {
+            let mut renumbering = Renumbering::new(0);
+            for row in rows {
+                books.rows.put_row(renumbering.take(row?)?)?;
+            }
+            let (sums, commits, next_entry, lease_max) = renumbering.finish();
+            let tables = &mut books.rows;
+            tables.totals = sums.totals(commits, lease_max)?;
+            tables.next_entry = next_entry;
+            if let Some(restored) = restored {
+                tables.counters.insert(RESTORED, restored)?;
+            }
+            Ok(())
+        })?;
+        self.recover(now).map(drop)
+    }
 }
 
 fn prove(transaction: &ReadTransaction) -> Result<Proof, Fault> {
@@ -407,6 +503,38 @@ impl<'t> Tables<'t> {
             .iter()?
             .map(|row| row.map(|(id, _)| LeaseId::new(id.value())));
         Ok(ids.collect::<Result<_, _>>()?)
+    }
+
+    /// A row of other books.
+    fn put_row(&mut self, row: DumpRow) -> Result<(), LedgerError> {
+        match row {
+            DumpRow::Entry(id, entry) => {
+                self.journal.insert(id.number, store(&entry).as_slice())?;
+            }
+            DumpRow::Account(account) => self.put_account(&account)?,
+            DumpRow::Voucher(row) => {
+                let name = VoucherName {
+                    iss: row.voucher.iss.clone(),
+                    jti: row.voucher.jti.clone(),
+                };
+                self.put_voucher(&name, &row)?;
+            }
+            DumpRow::Lease(id, lease) => {
+                self.put_lease(id, &lease)?;
+                self.list_lease(id, lease.state == LeaseState::Open)?;
+            }
+            DumpRow::Session(id, session) => self.put_session(id, &session)?,
+            DumpRow::Segment(session, number, segment) => self.put_segment(session, number, &segment)?,
+            DumpRow::PayerGrant(grant, used) => self.put_grant_used(&grant, used)?,
+            DumpRow::Issuer(iss, tally) => {
+                self.issuers.insert(iss.as_str(), store(&tally).as_slice())?;
+            }
+            DumpRow::Receipt(session, receipt) => {
+                self.put_receipt(session, &receipt)?;
+            }
+            DumpRow::Denied(denied) => self.put_denied(&denied, true)?,
+        }
+        Ok(())
     }
 
     pub(super) fn has_tallies(&self) -> Result<bool, LedgerError> {

@@ -220,6 +220,7 @@ impl Desk {
                 }
             }
             (Then::Settle { lease, last }, result) => {
+                self.note_receipt_due(lease);
                 if let Ok(Outcome::Settled { earned, .. }) = result {
                     let service = self
                         .live
@@ -240,6 +241,7 @@ impl Desk {
                 self.note_released(lease);
             }
             (Then::Reclaim { lease }, _) => {
+                self.note_receipt_due(lease);
                 if let Some(lease) = self.live.remove(lease) {
                     self.moved.insert(lease.account);
                 }
@@ -253,6 +255,12 @@ impl Desk {
                 | Then::Renew { .. },
                 Ok(_),
             ) => {}
+        }
+    }
+
+    fn note_receipt_due(&mut self, lease: LeaseId) {
+        if let Some(lease) = self.live.leases.get(&lease) {
+            self.receipts_due.insert(lease.session);
         }
     }
 

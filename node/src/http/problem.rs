@@ -19,6 +19,7 @@ const SLUGS: &[(&str, u16, &str)] = &[
     ("draining", 503, "This relay is shutting down"),
     ("etag-mismatch", 412, "The session has changed"),
     ("internal", 500, "The relay failed"),
+    ("issuer-limit", 403, "The issuer's prefunding limit is reached"),
     ("ledger-unavailable", 503, "The ledger cannot be reached"),
     ("method-not-allowed", 405, "This resource does not do that"),
     ("name-taken", 409, "Somebody else has that name"),

@@ -85,7 +85,6 @@ pub(crate) enum EndReason {
     /// The account is empty and its hold is over.
     BalanceExhausted,
     /// The operator froze the account or denied its token.
-    #[expect(dead_code, reason = "for deny lists")]
     Denied,
     /// The cashier heard nothing of its lease for too long, and has taken it back.
     LeaseLost,
