@@ -87,6 +87,8 @@ node nodejs
 npm npm
 ps procps
 LIST
+    # Debian keeps the server's programs off the PATH.
+    compgen -G "/usr/lib/postgresql/*/bin/initdb" >/dev/null || missing+=(postgresql)
     [ "${#missing[@]}" -eq 0 ] && return 0
     if [ "$(id -u)" -ne 0 ]; then
         command -v sudo >/dev/null 2>&1 || {
@@ -100,6 +102,30 @@ LIST
         $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >"$logs/apt.log" 2>&1 ||
         { tail -n 20 "$logs/apt.log" >&2; return 1; }
 }
+
+# A PostgreSQL of this run's own: a private directory, an unprivileged user, a Unix socket and no port, fsync on. The tests
+# find it through MILLIWAY_TEST_POSTGRES; without that each test binary starts one for itself.
+postgres_home=""
+start_postgres() {
+    local bin as=()
+    bin=$(ls -d /usr/lib/postgresql/*/bin | sort -V | tail -n 1)
+    postgres_home=$(mktemp -d)
+    if [ "$(id -u)" -eq 0 ]; then
+        chown postgres "$postgres_home"
+        as=(runuser -u postgres --)
+    fi
+    (cd "$postgres_home" && "${as[@]}" "$bin/initdb" -D data -U milliway -A trust >initdb.log 2>&1) &&
+        (cd "$postgres_home" && "${as[@]}" "$bin/pg_ctl" -s -w -D data -l server.log \
+            -o "-k $postgres_home -c listen_addresses= -c fsync=on -c max_connections=100" start) || return 1
+    stop_postgres="${as[*]} $bin/pg_ctl -s -D $postgres_home/data -m immediate stop"
+    export MILLIWAY_TEST_POSTGRES="postgres://milliway@${postgres_home//\//%2F}/postgres"
+}
+end_postgres() {
+    [ -n "$postgres_home" ] || return 0
+    (cd / && ${stop_postgres:-true} >/dev/null 2>&1)
+    rm -rf "$postgres_home"
+}
+trap end_postgres EXIT
 
 install_cargo_deny() {
     command -v cargo-deny >/dev/null 2>&1 && return 0
@@ -130,6 +156,7 @@ if wants rust || wants interop || wants e2e; then
     gate "release build" cargo build --release --locked -p milliway
 fi
 export MILLIWAY_BIN="$target/release/milliway"
+if wants rust; then gate "postgresql started" start_postgres; fi
 if wants rust; then cargo_tests "rust" --workspace --exclude loadtest; fi
 if wants interop; then cargo_tests "interop" -p loadtest; fi
 if wants web || wants e2e; then gate "npm packages" npm_packages; fi

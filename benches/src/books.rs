@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use metering::ledger::{Command, Open, Outcome};
-use metering::{LeaseId, Ledger, Msat, Rates, Report, Service, SessionId, Usage, Voucher};
+use metering::{Embedded, LeaseId, Ledger, Msat, Rates, Report, Service, SessionId, Usage, Voucher};
 
 const RATES: Rates = Rates {
     out: 50,
@@ -19,7 +19,7 @@ const GRANT: Msat = Msat::new(1_000_000);
 
 /// Open books.
 pub struct Books {
-    ledger: Ledger,
+    ledger: Embedded,
     vouchers: u64,
     leases: Vec<LeaseId>,
     sequence: u64,
@@ -28,7 +28,7 @@ pub struct Books {
 impl Books {
     /// New ones, in this file.
     pub fn open(path: &Path) -> Books {
-        let (ledger, _) = Ledger::open(path, NOW).expect("a new file");
+        let (ledger, _) = Embedded::open(path, NOW).expect("a new file");
         Books {
             ledger,
             vouchers: 0,

@@ -44,6 +44,8 @@ pub struct TokenPolicy {
     pub lifetime_max: u64,
     /// Tolerance for clocks that differ, seconds.
     pub leeway: u64,
+    /// Unix seconds: tokens that were issued then or before are refused, for what of them was credited is not known.
+    pub issued_after: u64,
     /// May tokens with `bearer` be used?
     pub allow_bearer: bool,
     /// Whose credentials in `vc` are looked at.
@@ -58,6 +60,7 @@ impl TokenPolicy {
             issuers,
             lifetime_max: 24 * 3600,
             leeway: 30,
+            issued_after: 0,
             allow_bearer: false,
             credential_issuers: Vec::new(),
         }
@@ -213,6 +216,9 @@ pub(crate) fn verify_but_for_expiry(
         return Err(Refusal::TokenLifetime {
             maximum: policy.lifetime_max,
         });
+    }
+    if issued_at <= policy.issued_after {
+        return Err(Refusal::TokenExpired);
     }
     if issued_at.max(not_before) > now.saturating_add(policy.leeway) {
         return Err(Refusal::TokenNotYetValid);

@@ -2,14 +2,19 @@
 //!
 //! At every commit `issued = available + reserved + earned + refunded`. What cannot be collected, and what an old
 //! epoch of a lease reports, are memo accounts outside that sum. The caller queues commands and applies them in
-//! batches: one batch is one durable two-phase commit, so either all of it happened or none.
+//! batches: one batch is one durable commit, so either all of it happened or none.
 //!
-//! Deliberately not here: threads, queues and time. One writer owns the [`Ledger`] and says when.
+//! A [`Ledger`] is either [`Embedded`], the file of one relay, or the shared one on PostgreSQL, which lives in a crate of
+//! its own. The rules are the same code over both: `books`.
+//!
+//! Deliberately not here: threads, queues and time. Each [`Ledger`] has one writer, who says when.
 
 mod account;
+mod books;
+mod dump;
+mod embedded;
 mod journal;
 mod recovery;
-mod rows;
 mod settle;
 mod verify;
 
@@ -20,22 +25,116 @@ mod leases;
 mod vouchers;
 
 pub use account::{AccountView, Lot};
-pub use journal::{Entry, Kind, VoucherName};
-pub use recovery::Recovery;
-pub use rows::{LeaseState, LeaseView, Totals};
-pub use verify::{Fault, Proof, verify};
-pub use vouchers::Credited;
+pub use books::{
+    Books, Denied, IssuerLimits, LeaseState, LeaseView, Rows, SessionRow, SignedReceipt, Sums, Tally, Totals,
+};
+pub use dump::{DumpRow, Renumbering};
+pub use embedded::{Embedded, verify};
+pub use journal::{Entry, EntryId, Kind, VoucherName};
+pub use recovery::{REASON as RECOVERY_REASON, Recovery};
+pub use settle::receipt;
+pub use verify::{Fault, Proof, Prover};
+pub use vouchers::{Credited, VoucherRow};
 
 use crate::{AccountId, LeaseId, Msat, Rates, Service, SessionId, Voucher, receipt::Receipt, report::Report};
-use redb::{Database, ReadableDatabase, StorageBackend};
-use rows::Books;
-use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// The open books. Each has one writer; a shared ledger has one for each node.
+pub trait Ledger: Send {
+    /// Applies a batch in order, in one durable commit. A refused command changes nothing and the others go on; an
+    /// error means that nothing of the batch happened, as far as can be known: apply it again on a ledger that was
+    /// opened anew, every command but `Open`, `Renew` and `Refund` is idempotent, and of `open_leases` those that nobody
+    /// heard of are to be reclaimed.
+    fn apply(&mut self, batch: &[Command], now: u64) -> Result<Vec<Result<Outcome, Refusal>>, LedgerError>;
+
+    /// What others did: how these accounts stand, whether the deny list or a freeze changed. A shared ledger also
+    /// hears here that this node lives, and takes the leases of one that has not been heard of back.
+    fn watch(&mut self, accounts: &[AccountId], now: Instant, unix_ns: u64) -> Result<News, LedgerError>;
+
+    /// An account, if it was ever credited.
+    fn account(&self, account: &AccountId) -> Result<Option<AccountView>, LedgerError>;
+
+    /// Several accounts at once; those that were never credited are left out.
+    fn accounts_of(&self, accounts: &[AccountId]) -> Result<Vec<AccountView>, LedgerError> {
+        let views = accounts.iter().map(|account| self.account(account));
+        Ok(views
+            .collect::<Result<Vec<_>, _>>()?
+            .into_iter()
+            .flatten()
+            .collect())
+    }
+
+    /// Every account, in the order of their names.
+    fn accounts(&self) -> Result<Vec<AccountView>, LedgerError>;
+
+    /// A lease, open or not.
+    fn lease(&self, lease: LeaseId) -> Result<Option<LeaseView>, LedgerError>;
+
+    /// This node's leases that are open.
+    fn open_leases(&self) -> Result<Vec<LeaseId>, LedgerError>;
+
+    /// What a session has cost so far.
+    fn receipt(&self, session: SessionId) -> Result<Option<Receipt>, LedgerError>;
+
+    /// The latest receipt of a session that was signed and kept.
+    fn signed_receipt(&self, session: SessionId) -> Result<Option<SignedReceipt>, LedgerError>;
+
+    /// The sums over all accounts.
+    fn totals(&self) -> Result<Totals, LedgerError>;
+
+    /// What each issuer's vouchers came to.
+    fn issuers(&self) -> Result<Vec<(String, Tally)>, LedgerError>;
+
+    /// The deny list.
+    fn denied(&self) -> Result<Vec<Denied>, LedgerError>;
+
+    /// Unix seconds of the backup that these books were restored from; 0 if they never were.
+    fn restored_at(&self) -> Result<u64, LedgerError>;
+
+    /// The usage journal after an entry, or from its beginning, at most `most` entries; one node's after another's.
+    fn journal(&self, after: Option<EntryId>, most: usize) -> Result<Vec<(EntryId, Entry)>, LedgerError>;
+
+    /// Replays the journal and proves that the books balance, at every commit and now.
+    fn verify(&self) -> Result<Proof, Fault>;
+
+    /// Every row, as of one moment.
+    fn dump(&self, to: &mut dyn FnMut(DumpRow) -> Result<(), LedgerError>) -> Result<(), LedgerError>;
+
+    /// Fills empty books with another's rows, in one commit, and settles what those had left open. `restored`: Unix
+    /// seconds, where the rows are a backup: what was credited since is not in them.
+    fn load(
+        &mut self,
+        rows: &mut dyn Iterator<Item = Result<DumpRow, LedgerError>>,
+        restored: Option<u64>,
+        now: u64,
+    ) -> Result<(), LedgerError>;
+}
+
+/// What others did to the books.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct News {
+    /// The accounts that were asked for, as they stand.
+    pub accounts: Vec<AccountView>,
+    /// Counts the changes of the deny list.
+    pub deny_version: u64,
+    /// Counts freezes and releases, of whatever account.
+    pub freeze_version: u64,
+    /// Leases of other nodes that were taken back just now.
+    pub taken_over: usize,
+}
 
 /// One thing to do to the books.
 #[derive(Clone, Debug)]
 pub enum Command {
     /// Credit a voucher, once.
     Credit(Voucher),
+    /// Credit a voucher of the operator's own, once.
+    Gift {
+        /// The voucher.
+        voucher: Voucher,
+        /// Why, in the operator's words.
+        reason: String,
+    },
     /// Admit a session, or a further meter of one: credit the voucher if there is one, then open a lease.
     Open(Box<Open>),
     /// Set more aside for a lease, so that `want` of it is unspent (RFC 8506 section 5.2: update).
@@ -79,6 +178,29 @@ pub enum Command {
     Refund {
         /// The account.
         account: AccountId,
+        /// Why, in the operator's words.
+        reason: String,
+    },
+    /// Settle every open lease of an account with what it reported, on whatever node, and take the rest back.
+    CloseAccount {
+        /// The account.
+        account: AccountId,
+        /// Why.
+        reason: String,
+    },
+    /// Keep a signed receipt.
+    KeepReceipt {
+        /// The session.
+        session: SessionId,
+        /// The receipt.
+        receipt: SignedReceipt,
+    },
+    /// Put something on the deny list, or take it off.
+    Deny {
+        /// What.
+        denied: Denied,
+        /// Whether it is to be on the list.
+        on: bool,
     },
 }
 
@@ -139,7 +261,7 @@ pub enum Outcome {
     },
     /// Of `Report`.
     Reported,
-    /// Of `Settle` and `Reclaim`.
+    /// Of `Settle`, `Reclaim` and `CloseAccount`.
     Settled {
         /// What was earned.
         earned: Msat,
@@ -150,6 +272,13 @@ pub enum Outcome {
     Released(Msat),
     /// Of `Freeze`.
     Frozen(bool),
+    /// Of `KeepReceipt`: false where there is one of that number.
+    Kept(bool),
+    /// Of `Deny`.
+    Denied {
+        /// Whether the list changed.
+        changed: bool,
+    },
     /// A report or settlement that was already in the books, or of an old epoch: nothing moved.
     Ignored,
 }
@@ -172,6 +301,9 @@ pub enum Refusal {
     /// Too many vouchers with something left in them.
     #[error("the account holds too many vouchers; spend some first")]
     TooManyLots,
+    /// The issuer has as much outstanding as the operator lets it.
+    #[error("the issuer has reached its prefunding limit")]
+    IssuerLimit,
     /// The account is frozen.
     #[error("the account is frozen")]
     Frozen,
@@ -192,9 +324,12 @@ pub enum Refusal {
 /// The books cannot be read or written, or contradict themselves.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
-    /// The file: unreachable, full, or locked by a running relay.
-    #[error("the ledger's file cannot be used: {0}")]
-    Storage(#[source] Box<redb::Error>),
+    /// The file or the database: unreachable, full, or locked by a running relay.
+    #[error("the ledger cannot be used: {0}")]
+    Storage(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// This node was presumed dead, or another process took its name: its leases are no longer its own.
+    #[error("another process has taken over this node's part of the ledger")]
+    Fenced,
     /// A row that does not read, or a sum that does not hold. Nothing was committed.
     #[error("the ledger contradicts itself: {0}")]
     Corrupt(String),
@@ -217,166 +352,4 @@ impl From<LedgerError> for Stop {
     fn from(error: LedgerError) -> Self {
         Self::Broken(error)
     }
-}
-
-macro_rules! storage_errors {
-    ($($error:ty),*) => {$(
-        impl From<$error> for LedgerError {
-            fn from(error: $error) -> Self {
-                Self::Storage(Box::new(error.into()))
-            }
-        }
-        impl From<$error> for Stop {
-            fn from(error: $error) -> Self {
-                Self::Broken(error.into())
-            }
-        }
-    )*};
-}
-storage_errors!(
-    redb::DatabaseError,
-    redb::TransactionError,
-    redb::TableError,
-    redb::StorageError,
-    redb::CommitError
-);
-
-/// The open books. One writer.
-#[derive(Debug)]
-pub struct Ledger {
-    database: Database,
-    path: Option<PathBuf>,
-}
-
-impl Ledger {
-    /// Opens the books at `path`, or begins new ones. Leases that a killed node left open are settled with what they
-    /// had reported, and the rest of them is released.
-    pub fn open(path: &Path, now: u64) -> Result<(Self, Recovery), LedgerError> {
-        let mut ledger = Self {
-            database: builder().create(path)?,
-            path: Some(path.to_owned()),
-        };
-        let recovery = ledger.recover(now)?;
-        Ok((ledger, recovery))
-    }
-
-    /// Opens the books again after their file failed under a running node: its leases go on, nothing is recovered.
-    pub fn reopen(path: &Path) -> Result<Self, LedgerError> {
-        Ok(Self {
-            database: builder().create(path)?,
-            path: Some(path.to_owned()),
-        })
-    }
-
-    /// As `open`, on storage of the caller's: memory, or a disk that fails on purpose.
-    pub fn open_on(backend: impl StorageBackend, now: u64) -> Result<(Self, Recovery), LedgerError> {
-        let mut ledger = Self {
-            database: builder().create_with_backend(backend)?,
-            path: None,
-        };
-        let recovery = ledger.recover(now)?;
-        Ok((ledger, recovery))
-    }
-
-    /// Where the file is, if it is one.
-    pub fn path(&self) -> Option<&Path> {
-        self.path.as_deref()
-    }
-
-    /// Applies a batch in order, in one durable commit. A refused command changes nothing and the others go on; an
-    /// error means that nothing of the batch happened, as far as can be known: apply it again after `reopen`, every
-    /// command but `Open` and `Renew` is idempotent, and of `open_leases` those that nobody heard of are to be reclaimed.
-    pub fn apply(
-        &mut self,
-        batch: &[Command],
-        now: u64,
-    ) -> Result<Vec<Result<Outcome, Refusal>>, LedgerError> {
-        let mut transaction = self.database.begin_write()?;
-        // One checksum on its own would trust a torn page that an attacker shaped; two phases do not.
-        transaction.set_two_phase_commit(true);
-        let mut results = Vec::with_capacity(batch.len());
-        {
-            let mut books = Books::open(&transaction, now)?;
-            for command in batch {
-                match books.execute(command) {
-                    Ok(outcome) => results.push(Ok(outcome)),
-                    Err(Stop::Refused(refusal)) => results.push(Err(refusal)),
-                    Err(Stop::Broken(error)) => return Err(error),
-                }
-            }
-            books.close()?;
-        }
-        transaction.commit()?;
-        Ok(results)
-    }
-
-    /// An account, if it was ever credited.
-    pub fn account(&self, account: &AccountId) -> Result<Option<AccountView>, LedgerError> {
-        account::read(&self.database.begin_read()?, account)
-    }
-
-    /// Every account, in the order of their names.
-    pub fn accounts(&self) -> Result<Vec<AccountView>, LedgerError> {
-        account::read_all(&self.database.begin_read()?)
-    }
-
-    /// A lease, open or not.
-    pub fn lease(&self, lease: LeaseId) -> Result<Option<LeaseView>, LedgerError> {
-        rows::read_lease(&self.database.begin_read()?, lease)
-    }
-
-    /// The leases that are open.
-    pub fn open_leases(&self) -> Result<Vec<LeaseId>, LedgerError> {
-        rows::read_open_leases(&self.database.begin_read()?)
-    }
-
-    /// What a session has cost so far.
-    pub fn receipt(&self, session: SessionId) -> Result<Option<Receipt>, LedgerError> {
-        settle::read_receipt(&self.database.begin_read()?, session)
-    }
-
-    /// The sums over all accounts.
-    pub fn totals(&self) -> Result<Totals, LedgerError> {
-        rows::read_totals(&self.database.begin_read()?)
-    }
-
-    /// The usage journal from `sequence` on, at most `most` entries.
-    pub fn journal(&self, sequence: u64, most: usize) -> Result<Vec<Entry>, LedgerError> {
-        journal::read(&self.database.begin_read()?, sequence, most)
-    }
-
-    /// Replays the journal and proves that the books balance, at every commit and now.
-    pub fn verify(&self) -> Result<Proof, Fault> {
-        verify::prove(&self.database.begin_read().map_err(LedgerError::from)?)
-    }
-}
-
-impl Books<'_> {
-    fn execute(&mut self, command: &Command) -> Result<Outcome, Stop> {
-        match command {
-            Command::Credit(voucher) => self.credit(voucher).map(Outcome::Credited),
-            Command::Open(open) => self.open_lease(open),
-            Command::Renew { lease, want, minimum } => self.renew(*lease, *want, *minimum),
-            Command::Report(report) => self.report(report),
-            Command::Settle { report, reason } => self.settle(report, reason),
-            Command::Release { lease } => self.release(*lease),
-            Command::Reclaim { lease, reason } => self.reclaim(*lease, reason),
-            Command::Freeze { account, frozen } => self.freeze(account, *frozen),
-            Command::Refund { account } => self.refund(account),
-        }
-    }
-}
-
-/// The books are small rows; redb's own default would let its cache grow to a gigabyte.
-const CACHE_BYTES: usize = 64 << 20;
-
-fn builder() -> redb::Builder {
-    let mut builder = Database::builder();
-    builder.set_cache_size(CACHE_BYTES);
-    builder
-}
-
-/// Opens a file for reading and writing only if it is there: proving a ledger must not begin one.
-fn open_existing(path: &Path) -> Result<Database, LedgerError> {
-    Ok(Database::open(path)?)
 }

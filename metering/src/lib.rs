@@ -24,7 +24,7 @@ pub mod voucher;
 pub use allowance::{Allowance, Direction, Exhausted};
 pub use identifier::{AccountId, LeaseId, SessionId};
 pub use ladder::{Ladder, LadderConfig, Step};
-pub use ledger::Ledger;
+pub use ledger::{Embedded, Ledger};
 pub use msat::Msat;
 pub use report::{Report, Usage};
 pub use tariff::{Rates, Service, Tariff};

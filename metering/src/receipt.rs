@@ -1,6 +1,6 @@
 //! What a session cost, segment by segment: the claims of the receipt that the relay signs.
 
-use crate::{AccountId, LeaseId, Msat, Service, SessionId};
+use crate::{AccountId, LeaseId, Msat, Service, SessionId, ledger::EntryId};
 use serde::{Deserialize, Serialize};
 
 /// The claims of a receipt. Its `msat` is the sum over its segments, and each segment's is the formula of its terms
@@ -71,4 +71,10 @@ pub struct Segment {
     pub settled_at: u64,
     /// The relay did not see its end, so that it is rounded down and may miss the last second.
     pub recovered: bool,
+    /// Counts the account's settlements, from 1 and without gaps. 0 in books older than the count.
+    #[serde(default)]
+    pub settlement: u64,
+    /// The entry of the usage journal that this is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entry: Option<EntryId>,
 }

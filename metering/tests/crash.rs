@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use metering::{
-    AccountId, LeaseId, Ledger, Msat, Rates, Report, Service, SessionId, Usage, Voucher,
+    AccountId, Embedded, LeaseId, Ledger, Msat, Rates, Report, Service, SessionId, Usage, Voucher,
     ledger::{Command, Open, Outcome},
 };
 use proptest::prelude::*;
@@ -283,6 +283,7 @@ impl Meters {
             },
             Deed::Refund { account: index } => Command::Refund {
                 account: account(index),
+                reason: "on request".into(),
             },
         })
     }
@@ -306,7 +307,7 @@ fn batches() -> impl Strategy<Value = Vec<Vec<Deed>>> {
 }
 
 /// Credited by vouchers, and spent, per account, as the books say.
-fn credited_and_held(books: &Ledger) -> Vec<(AccountId, u64, u64)> {
+fn credited_and_held(books: &Embedded) -> Vec<(AccountId, u64, u64)> {
     books
         .accounts()
         .unwrap()
@@ -318,7 +319,7 @@ fn credited_and_held(books: &Ledger) -> Vec<(AccountId, u64, u64)> {
         .collect()
 }
 
-fn run(books: &mut Ledger, meters: &mut Meters, deeds: &[Deed], now: u64) -> Result<(), ()> {
+fn run(books: &mut Embedded, meters: &mut Meters, deeds: &[Deed], now: u64) -> Result<(), ()> {
     let mut after = meters.clone();
     let commands: Vec<Command> = deeds.iter().filter_map(|deed| after.command(deed)).collect();
     let results = books.apply(&commands, now).map_err(|_| ())?;
@@ -336,7 +337,7 @@ proptest! {
 
     #[test]
     fn every_history_balances_at_every_commit(history in batches()) {
-        let mut books = Ledger::open_on(InMemoryBackend::new(), 0).unwrap().0;
+        let mut books = Embedded::open_on(InMemoryBackend::new(), 0).unwrap().0;
         let mut meters = Meters::default();
         for (now, deeds) in history.iter().enumerate() {
             run(&mut books, &mut meters, deeds, now as u64).unwrap();
@@ -360,8 +361,8 @@ proptest! {
     #[test]
     fn a_kill_at_any_point_leaves_books_that_balance(history in batches(), operations in 0usize..260, luck: u64) {
         let disk = Disk::default();
-        let mut books = Ledger::open_on(disk.clone(), 0).unwrap().0;
-        let mut shadow = Ledger::open_on(InMemoryBackend::new(), 0).unwrap().0;
+        let mut books = Embedded::open_on(disk.clone(), 0).unwrap().0;
+        let mut shadow = Embedded::open_on(InMemoryBackend::new(), 0).unwrap().0;
         let (mut meters, mut shadow_meters) = (Meters::default(), Meters::default());
         disk.fail_after(operations);
         let mut before = credited_and_held(&shadow);
@@ -376,7 +377,7 @@ proptest! {
         let after = credited_and_held(&shadow);
         drop(books);
         let survivor = disk.after_the_crash(luck);
-        let (mut books, _) = Ledger::open_on(survivor, 1_000).unwrap();
+        let (mut books, _) = Embedded::open_on(survivor, 1_000).unwrap();
         let proof = books.verify();
         prop_assert!(proof.is_ok(), "{:?}", proof);
         prop_assert_eq!(books.totals().unwrap().reserved, Msat::ZERO, "recovery leaves nothing set aside");
@@ -396,7 +397,7 @@ proptest! {
 #[test]
 fn a_full_disk_refuses_the_commit_and_the_books_go_on_when_there_is_space() {
     let disk = Disk::default();
-    let mut books = Ledger::open_on(disk.clone(), 0).unwrap().0;
+    let mut books = Embedded::open_on(disk.clone(), 0).unwrap().0;
     let credit = |jti| Deed::Credit {
         account: 0,
         jti,
@@ -412,7 +413,7 @@ fn a_full_disk_refuses_the_commit_and_the_books_go_on_when_there_is_space() {
     );
     drop(books);
     disk.0.lock().unwrap().operations_left = None;
-    let mut books = Ledger::open_on(disk, 4).unwrap().0;
+    let mut books = Embedded::open_on(disk, 4).unwrap().0;
     assert_eq!(books.verify().unwrap().totals.issued, Msat::new(100));
     run(&mut books, &mut Meters::default(), &[credit(2)], 5).unwrap();
     assert_eq!(books.verify().unwrap().totals.issued, Msat::new(200));
@@ -420,7 +421,7 @@ fn a_full_disk_refuses_the_commit_and_the_books_go_on_when_there_is_space() {
 
 /// The child of the test below: credits vouchers of 1 msat each and says so, until it is killed.
 fn keep_crediting(path: &std::path::Path) -> ! {
-    let (mut books, _) = Ledger::open(path, 0).unwrap();
+    let (mut books, _) = Embedded::open(path, 0).unwrap();
     let mut meters = Meters::default();
     run(
         &mut books,
@@ -514,7 +515,7 @@ fn kill_9_of_the_process_loses_no_acknowledged_credit() {
             proof.open_leases, 1,
             "before the recovery the lease is still open, and the books balance"
         );
-        let (books, recovery) = Ledger::open(&path, 3).unwrap();
+        let (books, recovery) = Embedded::open(&path, 3).unwrap();
         books.verify().unwrap();
         assert_eq!(recovery.leases, 1);
         let credited = books.account(&account(1)).unwrap().unwrap().available.get();

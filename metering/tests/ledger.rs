@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use metering::{
-    AccountId, LeaseId, Ledger, Msat, Rates, Report, Service, SessionId, Usage, Voucher,
+    AccountId, Embedded, LeaseId, Ledger, Msat, Rates, Report, Service, SessionId, Usage, Voucher,
     ledger::{Cap, Command, Open, Outcome, Refusal},
     meter,
 };
@@ -16,8 +16,8 @@ const RATES: Rates = Rates {
 };
 const ANNA: &str = "did:key:z6MkAnna";
 
-fn books() -> Ledger {
-    Ledger::open_on(InMemoryBackend::new(), 1).unwrap().0
+fn books() -> Embedded {
+    Embedded::open_on(InMemoryBackend::new(), 1).unwrap().0
 }
 
 fn voucher(jti: &str, msat: u64) -> Voucher {
@@ -81,20 +81,20 @@ fn closed(report: Report, last: bool) -> Command {
     }
 }
 
-fn one(books: &mut Ledger, command: Command) -> Result<Outcome, Refusal> {
+fn one(books: &mut Embedded, command: Command) -> Result<Outcome, Refusal> {
     let result = books.apply(&[command], 2).unwrap().remove(0);
     books.verify().unwrap();
     result
 }
 
-fn opened(books: &mut Ledger, command: Command) -> (LeaseId, Msat) {
+fn opened(books: &mut Embedded, command: Command) -> (LeaseId, Msat) {
     match one(books, command) {
         Ok(Outcome::Opened { lease, granted, .. }) => (lease, granted),
         other => panic!("not opened: {other:?}"),
     }
 }
 
-fn money(books: &Ledger) -> (u64, u64, u64) {
+fn money(books: &Embedded) -> (u64, u64, u64) {
     let account = books.account(&ANNA.into()).unwrap().unwrap();
     (
         account.available.get(),
@@ -394,7 +394,7 @@ fn promotional_credit_is_spent_first_and_never_refunded() {
     )
     .unwrap();
     one(&mut books, Command::Credit(voucher("paid-2", 500))).unwrap();
-    let lots = |books: &Ledger| -> Vec<(String, u64)> {
+    let lots = |books: &Embedded| -> Vec<(String, u64)> {
         let account = books.account(&ANNA.into()).unwrap().unwrap();
         account
             .lots
@@ -406,18 +406,39 @@ fn promotional_credit_is_spent_first_and_never_refunded() {
     one(&mut books, closed(report(lease, 1, 0, 10), true)).unwrap();
     assert_eq!(lots(&books)[0], ("gift".to_owned(), 20));
     assert_eq!(
-        one(&mut books, Command::Refund { account: ANNA.into() }),
+        one(
+            &mut books,
+            Command::Refund {
+                account: ANNA.into(),
+                reason: "on request".into()
+            }
+        ),
         Ok(Outcome::Released(Msat::new(1_000)))
     );
     assert_eq!(lots(&books), [("gift".to_owned(), 20)]);
-    assert!(one(&mut books, Command::Refund { account: ANNA.into() }).is_err());
+    assert!(
+        one(
+            &mut books,
+            Command::Refund {
+                account: ANNA.into(),
+                reason: "on request".into()
+            }
+        )
+        .is_err()
+    );
 }
 
 #[test]
 fn a_refund_during_a_session_leaves_the_lease_its_money() {
     let mut books = books();
     let (lease, granted) = opened(&mut books, open(1, Some(voucher("a", 1_000))));
-    let refunded = one(&mut books, Command::Refund { account: ANNA.into() });
+    let refunded = one(
+        &mut books,
+        Command::Refund {
+            account: ANNA.into(),
+            reason: "on request".into(),
+        },
+    );
     assert_eq!(refunded, Ok(Outcome::Released(Msat::new(1_000 - granted.get()))));
     one(&mut books, closed(report(lease, 1, 0, 10), true)).unwrap();
     assert_eq!(money(&books), (granted.get() - 80, 0, 80));
@@ -567,7 +588,7 @@ fn a_receipt_stays_short_however_many_leases_its_session_goes_through() {
     books
         .apply(&[Command::Credit(voucher("a", 1_000_000))], 2)
         .unwrap();
-    let open_and_close = |books: &mut Ledger, lease: u64| {
+    let open_and_close = |books: &mut Embedded, lease: u64| {
         let closing = closed(report(LeaseId::new(lease), 1, 1, 0), true);
         let outcomes = books.apply(&[open(1, None), closing], 2).unwrap();
         outcomes.into_iter().next().unwrap()

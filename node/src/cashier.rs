@@ -6,15 +6,18 @@
 
 mod admission;
 mod answers;
+pub(crate) mod backup;
 mod desk;
+pub(crate) mod errand;
 mod live;
 mod notice;
+pub(crate) mod place;
 mod renewal;
 mod rounds;
 mod steps;
 mod telling;
+mod watch;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -33,7 +36,8 @@ pub(crate) use notice::{Notice, NoticeReason};
 
 use crate::clock;
 use crate::shard::{Command, EndReason, ShardHandle};
-use desk::Desk;
+use desk::{Desk, Reopen};
+use place::Place;
 
 /// Messages that may wait. Past this requests are refused and running reports dropped, for the next one says the
 /// same; what closes a segment always gets in, and there is at most one of those for each lease.
@@ -47,8 +51,10 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// What the cashier needs to know.
 pub(crate) struct CashierConfig {
-    /// The ledger's file.
-    pub(crate) ledger: PathBuf,
+    /// Where the books are.
+    pub(crate) ledger: Place,
+    /// What each issuer may have outstanding.
+    pub(crate) issuer_limit: Option<Msat>,
     /// When sessions are slowed down.
     pub(crate) ladder: LadderConfig,
     /// The prices; the first of a service is the one that is charged.
@@ -167,6 +173,11 @@ pub(crate) enum Refused {
     /// What the payer signed for is spent.
     #[error("What the payer granted is used up; ask the payer for a new grant.")]
     GrantUsedUp,
+    /// The issuer's vouchers are more than the operator lets it have outstanding.
+    #[error(
+        "The issuer of this token has reached its limit with this relay; it has to settle with the operator first."
+    )]
+    IssuerLimit,
     /// The voucher does not fit.
     #[error("The account cannot hold this voucher as well; spend some of the balance first.")]
     BalanceTooLarge,
@@ -187,6 +198,7 @@ impl Refused {
             Self::BalanceExhausted { .. } | Self::GrantUsedUp => "balance-exhausted",
             Self::VoucherConflict => "voucher-conflict",
             Self::BalanceTooLarge => "balance-too-large",
+            Self::IssuerLimit => "issuer-limit",
             Self::Frozen => "account-frozen",
             Self::LedgerUnavailable | Self::Capacity => "capacity",
         }
@@ -203,8 +215,13 @@ enum Message {
     Report(usize, Report),
     Release(LeaseId),
     Subscribe(SessionId, mpsc::Sender<Notice>),
+    /// Whatever an operator wants of the books.
+    Ledger(LedgerWork),
     Drain(oneshot::Sender<()>),
 }
+
+/// What an operator does to the books: it gets them, if they are open, and the time.
+type LedgerWork = Box<dyn FnOnce(Option<&mut dyn Ledger>, u64) + Send>;
 
 type Reply<T> = oneshot::Sender<Result<T, Refused>>;
 
@@ -214,9 +231,15 @@ pub(crate) struct CashierHandle {
     queue: Sender<Message>,
     queued: Arc<AtomicUsize>,
     up: Arc<AtomicBool>,
+    restored_at: u64,
 }
 
 impl CashierHandle {
+    /// Unix seconds of the backup's restoration, if the books are from one: what was credited since is not in them.
+    pub(crate) fn restored_at(&self) -> u64 {
+        self.restored_at
+    }
+
     /// Credits the voucher and opens the first lease, in one commit.
     pub(crate) async fn admit(&self, admission: Admission) -> Result<Admitted, Refused> {
         self.ask(|reply| Message::Admit(Box::new(admission), reply)).await
@@ -261,6 +284,21 @@ impl CashierHandle {
         receiver
     }
 
+    /// Does an operator's errand at the books, between two rounds. Live sessions feel it at once.
+    pub(crate) async fn errand<T: Send + 'static>(
+        &self,
+        errand: impl FnOnce(&mut dyn Ledger, u64) -> T + Send + 'static,
+    ) -> Result<T, Refused> {
+        self.ask(|reply| {
+            Message::Ledger(Box::new(move |ledger, unix_ns| {
+                let done = ledger.map(|ledger| errand(ledger, unix_ns));
+                // Whoever does not wait any more does not need the answer.
+                let _ = reply.send(done.ok_or(Refused::LedgerUnavailable));
+            }))
+        })
+        .await
+    }
+
     /// Whether the ledger answers.
     pub(crate) fn is_up(&self) -> bool {
         self.up.load(Ordering::Relaxed)
@@ -297,16 +335,17 @@ impl CashierHandle {
 /// The cashier before its thread runs.
 pub(crate) struct Cashier {
     config: CashierConfig,
-    ledger: Ledger,
+    ledger: Box<dyn Ledger>,
+    reopen: Reopen,
     queue: Receiver<Message>,
     queued: Arc<AtomicUsize>,
     up: Arc<AtomicBool>,
 }
 
 /// Opens the ledger, puts right what a kill left, and makes the way to the cashier. `Cashier::start` opens the
-/// counter.
+/// counter. Blocks; not for async code.
 pub(crate) fn open(config: CashierConfig, unix_ns: u64) -> Result<(CashierHandle, Cashier), LedgerError> {
-    let (ledger, recovery) = Ledger::open(&config.ledger, unix_ns)?;
+    let (ledger, reopen, recovery) = config.ledger.open(config.issuer_limit, unix_ns)?;
     if recovery.leases > 0 {
         tracing::warn!(
             leases = recovery.leases,
@@ -321,12 +360,14 @@ pub(crate) fn open(config: CashierConfig, unix_ns: u64) -> Result<(CashierHandle
         queue: sender,
         queued: queued.clone(),
         up: up.clone(),
+        restored_at: ledger.restored_at()?,
     };
     Ok((
         handle,
         Cashier {
             config,
             ledger,
+            reopen,
             queue,
             queued,
             up,
@@ -347,9 +388,7 @@ impl Cashier {
     }
 
     fn run(self, shards: Vec<desk::Shard>) {
-        let path = self.config.ledger.clone();
-        let reopen = Box::new(move || Ledger::reopen(&path));
-        let mut desk = Desk::new(self.config, self.ledger, reopen, shards);
+        let mut desk = Desk::new(self.config, self.ledger, self.reopen, shards);
         let mut round = Vec::with_capacity(ROUND_MAX);
         loop {
             let patience = desk
@@ -427,7 +466,10 @@ impl From<&Refused> for TurnRefusal {
             Refused::BalanceExhausted { .. } | Refused::GrantUsedUp => Self::BalanceExhausted,
             Refused::Frozen => Self::Frozen,
             Refused::LedgerUnavailable => Self::Unavailable,
-            Refused::Capacity | Refused::VoucherConflict | Refused::BalanceTooLarge => Self::Capacity,
+            Refused::Capacity
+            | Refused::VoucherConflict
+            | Refused::BalanceTooLarge
+            | Refused::IssuerLimit => Self::Capacity,
         }
     }
 }

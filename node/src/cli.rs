@@ -42,7 +42,7 @@ enum Command {
         #[command(subcommand)]
         command: token::TokenCommand,
     },
-    /// Look into a stopped relay's accounts
+    /// Look into accounts, credit, freeze and refund them
     Account {
         #[command(subcommand)]
         command: account::AccountCommand,
@@ -57,7 +57,17 @@ enum Command {
         #[command(subcommand)]
         command: policy::PolicyCommand,
     },
-    /// Prove a stopped relay's books
+    /// What an issuer's vouchers came to
+    Issuer {
+        #[command(subcommand)]
+        command: account::IssuerCommand,
+    },
+    /// Export what was used
+    Usage {
+        #[command(subcommand)]
+        command: account::UsageCommand,
+    },
+    /// Prove the books
     Ledger {
         #[command(subcommand)]
         command: ledger::LedgerCommand,
@@ -104,6 +114,8 @@ pub(crate) fn run() -> ExitCode {
         Command::Account { command } => account::run(command),
         Command::Deny { command } => deny::run(command),
         Command::Policy { command } => policy::run(command),
+        Command::Issuer { command } => account::run_issuer(command),
+        Command::Usage { command } => account::run_usage(command),
         Command::Ledger { command } => ledger::run(command),
     };
     match result {

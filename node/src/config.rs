@@ -6,6 +6,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use crate::cashier::place::Place;
 use identity::Did;
 use identity::did_web::Location;
 use toml::de::{DeTable, DeValue};
@@ -391,6 +392,17 @@ settings! {
         /// Announced prices hold this long.
         valid_seconds: u64 = 86_400, in 660..=31_536_000;
     }
+    /// Where the money is kept.
+    ledger: LedgerSettings {
+        /// `redb:PATH`, a file of this relay's own, or `postgres://USER:PASSWORD@HOST/DATABASE`, which several share.
+        /// Empty means ledger.redb in the data folder.
+        url: String = String::new();
+        /// This node's name among those that share a ledger, the same after every restart. Empty means its DID.
+        node: String = String::new();
+        /// What one issuer's vouchers may be worth at the same time, not counting what was spent or paid back; past it
+        /// its tokens are refused. 0 means no limit.
+        issuer_outstanding_max_msat: u64 = 0, in 0..=BALANCE_MAX;
+    }
     /// What happens as a balance runs low, by how many seconds it would last at full quality.
     ladder: Ladder {
         /// Below this the client is warned.
@@ -621,6 +633,9 @@ impl Config {
         }
         if url.ends_with('/') {
             wrong("http.public_url must not end in a slash");
+        }
+        if let Err(what) = Place::parse(&self.ledger.url, "", Path::new("ledger.redb")) {
+            wrong(&what);
         }
         if self.room.video_codecs.is_empty() {
             wrong("room.video_codecs must name at least one codec, or \"*\"");

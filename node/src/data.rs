@@ -46,18 +46,6 @@ impl Data {
         self.folder.join("ledger.redb")
     }
 
-    /// The ledger's file, for commands that must not begin a new one.
-    pub(crate) fn existing_ledger(&self) -> Result<PathBuf, String> {
-        let path = self.ledger();
-        if path.is_file() {
-            return Ok(path);
-        }
-        Err(format!(
-            "{} does not exist; name the relay's folder with --data",
-            path.display()
-        ))
-    }
-
     /// Whom the operator denies.
     pub(crate) fn deny_file(&self) -> DenyFile {
         DenyFile::at(&self.folder)
@@ -126,12 +114,5 @@ mod tests {
             .permissions()
             .mode();
         assert_eq!(mode & 0o777, 0o700);
-    }
-
-    #[test]
-    fn a_command_that_reads_does_not_begin_a_ledger() {
-        let folder = tempfile::tempdir().unwrap();
-        assert!(Data::at(folder.path()).existing_ledger().is_err());
-        assert!(!folder.path().join("ledger.redb").exists());
     }
 }

@@ -5,6 +5,7 @@
 //! threads that run the sans-IO cores.
 
 mod addresses;
+mod admin_socket;
 mod cashier;
 mod cli;
 mod clock;

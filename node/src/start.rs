@@ -9,12 +9,13 @@ use std::time::Duration;
 use identity::document::{Endpoints, relay_document};
 use identity::token::TokenPolicy;
 use identity::{Did, SigningKey, proof};
-use metering::{LadderConfig, Service, Tariff};
+use metering::{LadderConfig, Msat, Service, Tariff};
 use sfu::sdp::VideoCodecs;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 use crate::addresses::advertised;
+use crate::cashier::place::Place;
 use crate::cashier::{self, CashierConfig};
 use crate::config::{Config, Mistake};
 use crate::data::Data;
@@ -29,7 +30,7 @@ use crate::session::{EndReason, Told};
 use crate::shard::{self, Command, ShardConfig, Shards};
 use crate::turn_access::TurnAccess;
 use crate::turn_keys::TurnKeys;
-use crate::{clock, http, quic};
+use crate::{admin_socket, clock, http, quic};
 
 /// Events of shards that may wait for the control plane. A shard that finds it full counts and drops: a session's end
 /// is then noticed by its own silence.
@@ -97,11 +98,14 @@ fn ladder(config: &Config) -> LadderConfig {
 }
 
 /// Which tokens a configuration accepts.
-pub(crate) fn token_policy(config: &Config, operator: &Did) -> TokenPolicy {
+///
+/// `restored_at`: vouchers issued before the ledger was restored may have been credited already (unix seconds).
+pub(crate) fn token_policy(config: &Config, operator: &Did, restored_at: u64) -> TokenPolicy {
     let mut policy = TokenPolicy::new(operator.clone(), config.auth.issuers.clone());
     policy.lifetime_max = config.auth.token_lifetime_max_seconds;
     policy.leeway = config.auth.leeway_seconds;
     policy.allow_bearer = config.auth.allow_bearer;
+    policy.issued_after = restored_at;
     policy
 }
 
@@ -133,16 +137,23 @@ pub(crate) async fn start(
         .local_addr()
         .map_err(|error| format!("quic {listen}: {error}"))?;
     let prices = prices(&config);
-    let (cashier, ledger) = cashier::open(
-        CashierConfig {
-            ledger: data.ledger(),
-            ladder: ladder(&config),
-            tariffs: prices.clone(),
-            key: key.clone(),
-        },
-        clock::unix_ns(),
-    )
-    .map_err(|error| error.to_string())?;
+    let node = match config.ledger.node.as_str() {
+        "" => key.did().as_str(),
+        name => name,
+    };
+    let cashier_config = CashierConfig {
+        ledger: Place::parse(&config.ledger.url, node, &data.ledger())?,
+        issuer_limit: Some(config.ledger.issuer_outstanding_max_msat)
+            .filter(|most| *most > 0)
+            .map(Msat::new),
+        ladder: ladder(&config),
+        tariffs: prices.clone(),
+        key: key.clone(),
+    };
+    let (cashier, ledger) = tokio::task::spawn_blocking(|| cashier::open(cashier_config, clock::unix_ns()))
+        .await
+        .map_err(|error| error.to_string())?
+        .map_err(|error| error.to_string())?;
     let (events, events_of_shards) = mpsc::channel(SHARD_EVENTS_MAX);
     let told: Vec<IpAddr> = advertised(config.turn.listen, &config.turn.advertise)
         .iter()
@@ -184,7 +195,7 @@ pub(crate) async fn start(
     let mut relay = Relay {
         video_codecs: VideoCodecs::from_names(config.room.video_codecs.iter().map(String::as_str))
             .map_err(|error| format!("room.video_codecs: {error}"))?,
-        policies: Policies::open(&config, token_policy(&config, key.did()), data.deny_file())
+        policies: Policies::open(&config, token_policy(&config, key.did(), cashier.restored_at()), data.deny_file())
             .map_err(|mistakes| said(&mistakes))?,
         caps: Caps::default(),
         lists_due: Notify::new(),
@@ -224,6 +235,8 @@ pub(crate) async fn start(
     };
     relay.did_document = did_document(&relay);
     let relay = Arc::new(relay);
+    let admin = admin_socket::open(&data.path(admin_socket::NAME))?;
+    tokio::spawn(admin_socket::serve(relay.clone(), admin));
     tokio::spawn(relay.clone().follow_shards(events_of_shards));
     tokio::spawn(http::serve(relay.clone(), listener));
     tokio::spawn(quic::serve(relay.clone(), endpoint));

@@ -230,3 +230,81 @@ fn verify_wants_a_ledger() {
     assert_eq!(verified.status.code(), Some(1));
     assert!(err(&verified).contains("does not exist"), "{}", err(&verified));
 }
+
+#[test]
+fn a_restored_backup_has_the_accounts_and_refuses_the_tokens_from_before() {
+    use identity::SigningKey;
+    let (key, relay) = (SigningKey::generate(), relay::Relay::start());
+    let did = key.did().as_str();
+    let old = relay.faucet(did, 5_000, false);
+    let shown = relay.signed(&key, Some(&old), "GET", "/v1/account", b"");
+    assert_eq!(shown.json()["available_msat"], 5_000);
+    let backups = tempfile::tempdir().unwrap();
+    let file = backups.path().join("books.jsonl");
+    let file = file.to_str().unwrap();
+    let running = relay.data.path().to_str().unwrap().to_owned();
+    let made = milliway(&["ledger", "backup", file, "--data", &running]);
+    assert!(made.status.success(), "{}", err(&made));
+    assert!(
+        !milliway(&["ledger", "backup", file, "--data", &running])
+            .status
+            .success()
+    );
+    assert!(
+        !milliway(&["ledger", "restore", file, "--data", &running])
+            .status
+            .success()
+    );
+    // Credited after the backup, so that the restored books do not know it.
+    let since = relay.faucet(did, 700, false);
+    assert_eq!(
+        relay.signed(&key, Some(&since), "GET", "/v1/account", b"").status,
+        200
+    );
+    let data = relay.stop();
+    let folder = data.path().to_str().unwrap().to_owned();
+    assert!(
+        !milliway(&["ledger", "restore", file, "--data", &folder])
+            .status
+            .success(),
+        "not empty"
+    );
+    std::fs::remove_file(data.path().join("ledger.redb")).unwrap();
+    let restored = milliway(&["ledger", "restore", file, "--data", &folder]);
+    assert!(restored.status.success(), "{}", err(&restored));
+    assert!(
+        out(&restored).contains("5000 = 5000 + 0 + 0 + 0"),
+        "{}",
+        out(&restored)
+    );
+
+    let relay = relay::Relay::start_with(data, &[], &[]);
+    for token in [&old, &since] {
+        let refused = relay.signed(
+            &key,
+            Some(token),
+            "POST",
+            "/whip/den/a",
+            relay::offer().as_bytes(),
+        );
+        assert_eq!(refused.slug(), "token-expired");
+    }
+    let account = relay.signed(&key, None, "GET", "/v1/account", b"");
+    assert_eq!(
+        account.json()["available_msat"],
+        5_000,
+        "the balance itself is not stranded"
+    );
+
+    let text = std::fs::read_to_string(file).unwrap().replace("5000", "6000");
+    std::fs::write(file, text).unwrap();
+    let empty = tempfile::tempdir().unwrap();
+    let tampered = milliway(&[
+        "ledger",
+        "restore",
+        file,
+        "--data",
+        empty.path().to_str().unwrap(),
+    ]);
+    assert!(err(&tampered).contains("damaged"), "{}", err(&tampered));
+}

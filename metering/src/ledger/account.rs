@@ -5,11 +5,10 @@
 
 use super::{
     LedgerError, Outcome, Refusal, Stop,
-    journal::{Entry, Kind},
-    rows::{self, Books},
+    books::{Books, Rows, Tally},
+    journal::{Entry, EntryId, Kind},
 };
 use crate::{AccountId, Msat};
-use redb::{ReadTransaction, ReadableTable};
 use serde::{Deserialize, Serialize};
 
 /// Vouchers of one account that have something left. An account is one row, which a settlement rewrites.
@@ -47,6 +46,12 @@ pub struct AccountView {
     pub live_sessions: u32,
     /// It may not spend.
     pub frozen: bool,
+    /// Journal entries that moved it; the latest has this number.
+    #[serde(default)]
+    pub entries: u64,
+    /// Settlements, numbered without gaps; the latest has this number.
+    #[serde(default)]
+    pub settlements: u64,
 }
 
 impl AccountView {
@@ -61,15 +66,25 @@ impl AccountView {
             lots: Vec::new(),
             live_sessions: 0,
             frozen: false,
+            entries: 0,
+            settlements: 0,
         }
     }
 
-    /// Takes `msat` out of the lots, in their order, choosing those that `from` allows.
-    fn consume(&mut self, msat: Msat, from: impl Fn(&Lot) -> bool) -> Result<(), LedgerError> {
+    /// Takes `msat` out of the lots, in their order, choosing those that `from` allows, and says whose they were.
+    pub(super) fn consume(
+        &mut self,
+        msat: Msat,
+        from: impl Fn(&Lot) -> bool,
+        mut of: impl FnMut(&str, Msat),
+    ) -> Result<(), LedgerError> {
         let mut due = msat;
         for lot in self.lots.iter_mut().filter(|lot| from(lot)) {
             let part = due.min(lot.left);
             lot.left = lot.left.saturating_sub(part);
+            if !part.is_zero() {
+                of(&lot.iss, part);
+            }
             due = due.saturating_sub(part);
         }
         self.lots.retain(|lot| !lot.left.is_zero());
@@ -90,6 +105,19 @@ impl AccountView {
         self.lots.insert(at, lot);
     }
 
+    /// What would be paid back now: available, and in lots that are refundable. Leases spend the non-refundable
+    /// first, but may reach into the rest: they keep what they hold.
+    pub fn refundable(&self) -> Msat {
+        let refundable = self
+            .lots
+            .iter()
+            .filter(|lot| lot.refundable)
+            .fold(Msat::ZERO, |sum, lot| sum.saturating_add(lot.left));
+        let promotional = self.lots_total().saturating_sub(refundable);
+        let held_of_refundable = self.reserved.saturating_sub(promotional);
+        refundable.saturating_sub(held_of_refundable).min(self.available)
+    }
+
     fn lots_total(&self) -> Msat {
         self.lots
             .iter()
@@ -97,7 +125,7 @@ impl AccountView {
     }
 
     /// True when the lots add up to what is there, within the largest balance.
-    pub(super) fn adds_up(&self) -> bool {
+    pub fn adds_up(&self) -> bool {
         let held = self.available.checked_add(self.reserved);
         held == Some(self.lots_total()) && held <= Some(Msat::MAX_BALANCE)
     }
@@ -107,9 +135,9 @@ fn lacks(what: &str) -> LedgerError {
     LedgerError::Corrupt(format!("an account lacks what it has {what}"))
 }
 
-impl Books<'_> {
-    pub(super) fn account(&self, account: &AccountId) -> Result<AccountView, LedgerError> {
-        let row = rows::load(self.accounts.get(account.as_str())?)?;
+impl<R: Rows> Books<R> {
+    pub(super) fn account(&mut self, account: &AccountId) -> Result<AccountView, LedgerError> {
+        let row = self.rows.account(account)?;
         Ok(row.unwrap_or_else(|| AccountView::empty(account)))
     }
 
@@ -120,9 +148,7 @@ impl Books<'_> {
                 row.account
             )));
         }
-        self.accounts
-            .insert(row.account.as_str(), rows::store(row).as_slice())?;
-        Ok(())
+        self.rows.put_account(row)
     }
 
     /// Available to reserved.
@@ -135,7 +161,7 @@ impl Books<'_> {
             .checked_sub(entry.msat)
             .ok_or_else(|| lacks("available"))?;
         row.reserved = row.reserved.saturating_add(entry.msat);
-        self.post(entry)
+        self.post(row, entry).map(drop)
     }
 
     /// Reserved to available.
@@ -148,18 +174,28 @@ impl Books<'_> {
             .checked_sub(entry.msat)
             .ok_or_else(|| lacks("reserved"))?;
         row.available = row.available.saturating_add(entry.msat);
-        self.post(entry)
+        self.post(row, entry).map(drop)
     }
 
-    /// Reserved to earned. An entry of nothing is kept too: it is usage.
-    pub(super) fn earn(&mut self, row: &mut AccountView, entry: Entry) -> Result<(), LedgerError> {
+    /// Reserved to earned. An entry of nothing is kept too: it is usage. Returns the entry and the settlement's number.
+    pub(super) fn earn(
+        &mut self,
+        row: &mut AccountView,
+        mut entry: Entry,
+    ) -> Result<(EntryId, u64), LedgerError> {
         row.reserved = row
             .reserved
             .checked_sub(entry.msat)
             .ok_or_else(|| lacks("reserved"))?;
         row.spent = row.spent.saturating_add(entry.msat);
-        row.consume(entry.msat, |_| true)?;
-        self.post(entry)
+        let mut of = Vec::new();
+        row.consume(entry.msat, |_| true, |iss, part| of.push((iss.to_owned(), part)))?;
+        for (iss, spent) in of {
+            self.tally(&iss, |tally| tally.spent = tally.spent.saturating_add(spent));
+        }
+        row.settlements += 1;
+        entry.settlement = Some(row.settlements);
+        Ok((self.post(row, entry)?, row.settlements))
     }
 
     pub(super) fn freeze(&mut self, account: &AccountId, frozen: bool) -> Result<Outcome, Stop> {
@@ -167,24 +203,17 @@ impl Books<'_> {
         if row.frozen != frozen {
             row.frozen = frozen;
             let kind = if frozen { Kind::Freeze } else { Kind::Unfreeze };
-            self.post(Entry::new(kind, account, Msat::ZERO))?;
+            self.post(&mut row, Entry::new(kind, account, Msat::ZERO))?;
             self.put_account(&row)?;
+            self.rows.note_freeze()?;
         }
         Ok(Outcome::Frozen(frozen))
     }
 
     /// Pays back what is available and refundable. What is set aside for live sessions is not available.
-    pub(super) fn refund(&mut self, account: &AccountId) -> Result<Outcome, Stop> {
+    pub(super) fn refund(&mut self, account: &AccountId, reason: &str) -> Result<Outcome, Stop> {
         let mut row = self.account(account)?;
-        let refundable = row
-            .lots
-            .iter()
-            .filter(|lot| lot.refundable)
-            .fold(Msat::ZERO, |sum, lot| sum.saturating_add(lot.left));
-        // Leases spend the non-refundable first, but may reach into the rest: they keep what they hold.
-        let promotional = row.lots_total().saturating_sub(refundable);
-        let held_of_refundable = row.reserved.saturating_sub(promotional);
-        let msat = refundable.saturating_sub(held_of_refundable).min(row.available);
+        let msat = row.refundable();
         if msat.is_zero() {
             return Err(Refusal::BalanceExhausted {
                 available: row.available,
@@ -196,26 +225,26 @@ impl Books<'_> {
             .checked_sub(msat)
             .ok_or_else(|| lacks("available"))?;
         row.refunded = row.refunded.saturating_add(msat);
-        row.consume(msat, |lot| lot.refundable)?;
-        self.post(Entry::new(Kind::Refund, account, msat))?;
+        let mut of = Vec::new();
+        row.consume(
+            msat,
+            |lot| lot.refundable,
+            |iss, part| of.push((iss.to_owned(), part)),
+        )?;
+        for (iss, part) in of {
+            self.tally(&iss, |tally| tally.refunded = tally.refunded.saturating_add(part));
+        }
+        let entry = Entry {
+            reason: Some(reason.to_owned()),
+            ..Entry::new(Kind::Refund, account, msat)
+        };
+        self.post(&mut row, entry)?;
         self.put_account(&row)?;
         Ok(Outcome::Released(msat))
     }
-}
 
-pub(super) fn read(
-    transaction: &ReadTransaction,
-    account: &AccountId,
-) -> Result<Option<AccountView>, LedgerError> {
-    let Some(table) = rows::table(transaction, rows::ACCOUNTS)? else {
-        return Ok(None);
-    };
-    rows::load(table.get(account.as_str())?)
-}
-
-pub(super) fn read_all(transaction: &ReadTransaction) -> Result<Vec<AccountView>, LedgerError> {
-    let Some(table) = rows::table(transaction, rows::ACCOUNTS)? else {
-        return Ok(Vec::new());
-    };
-    table.iter()?.map(|row| rows::parse(row?.1.value())).collect()
+    /// Adds to what is known of an issuer.
+    pub(super) fn tally(&mut self, iss: &str, change: impl FnOnce(&mut Tally)) {
+        change(self.tallies.entry(iss.to_owned()).or_default());
+    }
 }

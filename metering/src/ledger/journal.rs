@@ -2,11 +2,11 @@
 
 use super::{
     LedgerError,
-    rows::{self, MEMO_OLD_EPOCH, MEMO_UNCOLLECTED, Totals},
+    books::{MEMO_OLD_EPOCH, MEMO_UNCOLLECTED, Sums},
 };
 use crate::{AccountId, LeaseId, Msat, Service, SessionId, report::Usage};
-use redb::ReadTransaction;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use std::fmt;
 
 /// What an entry moves, and between which books.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,50 +33,86 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Moves `msat` between the totals as this kind says.
-    pub(super) fn move_totals(self, totals: &mut Totals, msat: Msat) -> Result<(), LedgerError> {
-        let take = |from: &mut Msat| {
-            *from = from
-                .checked_sub(msat)
-                .ok_or_else(|| LedgerError::Corrupt(format!("{self:?} of {msat} from a sum of {from}")))?;
-            Ok::<(), LedgerError>(())
-        };
-        let put = |to: &mut Msat| {
-            *to = to
-                .checked_add(msat)
-                .ok_or_else(|| LedgerError::Corrupt(format!("{self:?} overflows a sum")))?;
+    /// Moves `msat` between the sums as this kind says.
+    pub(super) fn move_sums(self, sums: &mut Sums, msat: Msat) -> Result<(), LedgerError> {
+        let amount = i64::try_from(msat.get()).map_err(|_| overflows(self))?;
+        let add = |sum: &mut i64, amount: i64| {
+            *sum = sum.checked_add(amount).ok_or_else(|| overflows(self))?;
             Ok::<(), LedgerError>(())
         };
         match self {
             Self::Credit => {
-                put(&mut totals.issued)?;
-                put(&mut totals.available)
+                add(&mut sums.issued, amount)?;
+                add(&mut sums.available, amount)
             }
             Self::Reserve => {
-                take(&mut totals.available)?;
-                put(&mut totals.reserved)
+                add(&mut sums.available, -amount)?;
+                add(&mut sums.reserved, amount)
             }
             Self::Release => {
-                take(&mut totals.reserved)?;
-                put(&mut totals.available)
+                add(&mut sums.reserved, -amount)?;
+                add(&mut sums.available, amount)
             }
             Self::Settle => {
-                take(&mut totals.reserved)?;
-                put(&mut totals.earned)
+                add(&mut sums.reserved, -amount)?;
+                add(&mut sums.earned, amount)
             }
             Self::Refund => {
-                take(&mut totals.available)?;
-                put(&mut totals.refunded)
+                add(&mut sums.available, -amount)?;
+                add(&mut sums.refunded, amount)
             }
-            Self::Uncollected => put(totals.memo.entry(MEMO_UNCOLLECTED.to_owned()).or_default()),
-            Self::OldEpoch => put(totals.memo.entry(MEMO_OLD_EPOCH.to_owned()).or_default()),
+            Self::Uncollected => add(sums.memo.entry(MEMO_UNCOLLECTED.to_owned()).or_default(), amount),
+            Self::OldEpoch => add(sums.memo.entry(MEMO_OLD_EPOCH.to_owned()).or_default(), amount),
             Self::Freeze | Self::Unfreeze => Ok(()),
         }
+    }
+
+    /// Whether it is one of its account's own entries, which are numbered; a memo stands outside.
+    pub(super) fn is_of_account(self) -> bool {
+        !matches!(self, Self::Uncollected | Self::OldEpoch)
+    }
+}
+
+fn overflows(kind: Kind) -> LedgerError {
+    LedgerError::Corrupt(format!("{kind:?} overflows a sum"))
+}
+
+/// Names an entry: the books it stands in (each node of a shared ledger keeps a journal of its own) and its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct EntryId {
+    /// Which journal.
+    pub shard: u32,
+    /// Which entry of it, from 0.
+    pub number: u64,
+}
+
+impl fmt::Display for EntryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.shard, self.number)
+    }
+}
+
+impl Serialize for EntryId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for EntryId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let parsed = text.split_once('-').and_then(|(shard, number)| {
+            Some(Self {
+                shard: shard.parse().ok()?,
+                number: number.parse().ok()?,
+            })
+        });
+        parsed.ok_or_else(|| de::Error::custom("an entry is named like 0-17"))
     }
 }
 
 /// The two claims that name a voucher.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct VoucherName {
     /// DID of the issuer.
     pub iss: String,
@@ -115,11 +151,20 @@ pub struct Entry {
     /// By which voucher.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub voucher: Option<VoucherName>,
+    /// Counts the account's entries, from 1. Memos and the entries of old books have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<u64>,
+    /// Counts the account's settlements, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settlement: Option<u64>,
+    /// Why, in the operator's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 impl Entry {
     /// An entry without particulars; its commit and time are set when it is posted.
-    pub(super) fn new(kind: Kind, account: &AccountId, msat: Msat) -> Self {
+    pub fn new(kind: Kind, account: &AccountId, msat: Msat) -> Self {
         Self {
             commit: 0,
             at: 0,
@@ -132,21 +177,9 @@ impl Entry {
             segment: None,
             usage: None,
             voucher: None,
+            number: None,
+            settlement: None,
+            reason: None,
         }
     }
-}
-
-pub(super) fn read(
-    transaction: &ReadTransaction,
-    sequence: u64,
-    most: usize,
-) -> Result<Vec<Entry>, LedgerError> {
-    let Some(table) = rows::table(transaction, rows::JOURNAL)? else {
-        return Ok(Vec::new());
-    };
-    table
-        .range(sequence..)?
-        .take(most)
-        .map(|row| rows::parse(row?.1.value()))
-        .collect()
 }

@@ -3,27 +3,26 @@
 use super::{
     Cap, LedgerError, Open, Outcome, Refusal, Stop,
     account::AccountView,
+    books::{Books, LeaseState, LeaseView, Rows, SessionRow},
     journal::{Entry, Kind},
-    rows::{Books, LeaseState, LeaseView, SessionRow},
 };
 use crate::{
     LeaseId, Msat, lease, meter,
     receipt::Terms,
     report::{Report, Usage},
 };
-use redb::ReadableTable;
 
 /// Segments on a session's receipt past which it opens no further lease: a receipt is read and signed as a whole, by
 /// the one thread that keeps the books, and a TURN username can make one lease after the other for a msat each.
 const SEGMENTS_MAX: u32 = 1_000;
 
-impl Books<'_> {
+impl<R: Rows> Books<R> {
     pub(super) fn open_lease(&mut self, open: &Open) -> Result<Outcome, Stop> {
         // The voucher stays credited whatever becomes of the lease: its token was admitted.
         let credited = open
             .voucher
             .as_ref()
-            .map(|voucher| self.credit(voucher))
+            .map(|voucher| self.credit(voucher, None))
             .transpose()?;
         let mut account = self.account(&open.account)?;
         if account.frozen {
@@ -35,7 +34,7 @@ impl Books<'_> {
             }
             .into());
         }
-        let mut session = match self.session(open.session)? {
+        let mut session = match self.rows.session(open.session)? {
             Some(session) if session.account != open.account => return Err(Refusal::OtherAccount.into()),
             Some(session) if session.segments >= SEGMENTS_MAX => return Err(Refusal::ReceiptFull.into()),
             Some(session) => session,
@@ -65,8 +64,7 @@ impl Books<'_> {
         if !session.terms.contains(&terms) {
             session.terms.push(terms);
         }
-        let id = LeaseId::new(self.totals.next_lease + 1);
-        self.totals.next_lease += 1;
+        let id = self.rows.new_lease()?;
         let row = LeaseView {
             account: open.account.clone(),
             session: open.session,
@@ -86,9 +84,9 @@ impl Books<'_> {
         };
         self.reserve(&mut account, lease_entry(Kind::Reserve, id, &row, granted))?;
         self.put_account(&account)?;
-        self.put_session(open.session, &session)?;
-        self.put_lease(id, &row)?;
-        self.open_leases.insert(id.get(), ())?;
+        self.rows.put_session(open.session, &session)?;
+        self.rows.put_lease(id, &row)?;
+        self.rows.list_lease(id, true)?;
         Ok(Outcome::Opened {
             lease: id,
             granted,
@@ -117,7 +115,7 @@ impl Books<'_> {
             self.reserve(&mut account, lease_entry(Kind::Reserve, id, &row, more))?;
             self.put_account(&account)?;
         }
-        self.put_lease(id, &row)?;
+        self.rows.put_lease(id, &row)?;
         Ok(Outcome::Renewed {
             granted: row.granted,
             available: account.available,
@@ -125,7 +123,7 @@ impl Books<'_> {
     }
 
     pub(super) fn report(&mut self, report: &Report) -> Result<Outcome, Stop> {
-        let Some(mut row) = self.lease(report.lease)? else {
+        let Some(mut row) = self.rows.lease(report.lease)? else {
             return Err(Refusal::NoSuchLease.into());
         };
         if !is_news(&row, report) {
@@ -145,7 +143,7 @@ impl Books<'_> {
             debit: meter::running(report.usage.owed(&row.rates)),
             ..report.usage
         };
-        self.put_lease(report.lease, &row)?;
+        self.rows.put_lease(report.lease, &row)?;
         Ok(Outcome::Reported)
     }
 
@@ -155,7 +153,7 @@ impl Books<'_> {
         let unspent = row.unspent();
         self.release_part(id, &mut row, &mut account, unspent)?;
         self.put_account(&account)?;
-        self.put_lease(id, &row)?;
+        self.rows.put_lease(id, &row)?;
         Ok(Outcome::Released(unspent))
     }
 
@@ -172,8 +170,8 @@ impl Books<'_> {
         self.return_to_cap(row.cap.as_ref(), msat)
     }
 
-    fn open_row(&self, id: LeaseId) -> Result<LeaseView, Stop> {
-        match self.lease(id)? {
+    fn open_row(&mut self, id: LeaseId) -> Result<LeaseView, Stop> {
+        match self.rows.lease(id)? {
             Some(row) if row.state == LeaseState::Open => Ok(row),
             _ => Err(Refusal::NoSuchLease.into()),
         }
@@ -182,19 +180,16 @@ impl Books<'_> {
     /// As much of `msat` as the payer's ceiling still allows.
     fn take_from_cap(&mut self, cap: Option<&Cap>, msat: Msat) -> Result<Msat, LedgerError> {
         let Some(cap) = cap else { return Ok(msat) };
-        let used = Msat::new(self.caps.get(cap.grant.as_str())?.map_or(0, |used| used.value()));
+        let used = self.rows.grant_used(&cap.grant)?;
         let part = msat.min(cap.max.saturating_sub(used));
-        self.caps
-            .insert(cap.grant.as_str(), used.saturating_add(part).get())?;
+        self.rows.put_grant_used(&cap.grant, used.saturating_add(part))?;
         Ok(part)
     }
 
     fn return_to_cap(&mut self, cap: Option<&Cap>, msat: Msat) -> Result<(), LedgerError> {
         let Some(cap) = cap else { return Ok(()) };
-        let used = Msat::new(self.caps.get(cap.grant.as_str())?.map_or(0, |used| used.value()));
-        self.caps
-            .insert(cap.grant.as_str(), used.saturating_sub(msat).get())?;
-        Ok(())
+        let used = self.rows.grant_used(&cap.grant)?;
+        self.rows.put_grant_used(&cap.grant, used.saturating_sub(msat))
     }
 }
 

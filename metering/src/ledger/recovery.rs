@@ -2,12 +2,18 @@
 //!
 //! The user loses nothing that was not used; the operator loses what was not yet reported, at most an interval.
 
-use super::{Ledger, LedgerError, Stop, rows::Books};
+use super::{
+    LedgerError, Tally,
+    account::{AccountView, Lot},
+    books::{Books, Rows},
+    embedded::{Embedded, Tables},
+    journal::Kind,
+};
 use crate::{LeaseId, Msat};
-use redb::ReadableTable;
+use std::collections::BTreeMap;
 
 /// The reason on the receipts of sessions that a kill ended.
-const REASON: &str = "relay-restarted";
+pub const REASON: &str = "relay-restarted";
 
 /// What opening the books had to put right.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,36 +26,90 @@ pub struct Recovery {
     pub released: Msat,
 }
 
-impl Ledger {
+impl<R: Rows> Books<R> {
+    /// Settles and takes back leases whose node is gone.
+    pub fn recover(&mut self, open: &[LeaseId], reason: &str) -> Result<Recovery, LedgerError> {
+        let before = self.moved.clone();
+        for lease in open {
+            let command = super::Command::Reclaim {
+                lease: *lease,
+                reason: reason.to_owned(),
+            };
+            if self.execute(&command)?.is_err() {
+                return Err(LedgerError::Corrupt(format!(
+                    "lease {lease} is listed as open and is not"
+                )));
+            }
+        }
+        let moved = |after: i64, before: i64| Msat::new(u64::try_from(after - before).unwrap_or(0));
+        Ok(Recovery {
+            leases: open.len(),
+            earned: moved(self.moved.earned, before.earned),
+            released: moved(self.moved.available, before.available),
+        })
+    }
+}
+
+impl Embedded {
     pub(super) fn recover(&mut self, now: u64) -> Result<Recovery, LedgerError> {
-        let mut transaction = self.database.begin_write()?;
-        transaction.set_two_phase_commit(true);
-        let mut recovery = Recovery::default();
-        {
-            let mut books = Books::open(&transaction, now)?;
-            let before = books.totals.clone();
-            let open: Vec<LeaseId> = books
-                .open_leases
-                .iter()?
-                .map(|row| row.map(|(id, _)| LeaseId::new(id.value())))
-                .collect::<Result<_, _>>()?;
-            for lease in &open {
-                match books.reclaim(*lease, REASON) {
-                    Ok(_) => {}
-                    Err(Stop::Refused(_)) => {
-                        return Err(LedgerError::Corrupt(format!(
-                            "lease {lease} is listed as open and is not"
-                        )));
-                    }
-                    Err(Stop::Broken(error)) => return Err(error),
+        self.commit(now, |books| {
+            if !books.rows.has_tallies()? {
+                books.tallies = tallies_of(&books.rows)?;
+            }
+            let open = books.rows.open_leases()?;
+            books.recover(&open, REASON)
+        })
+    }
+}
+
+/// What books that are older than the tallies know of their issuers: the journal, replayed lot by lot.
+fn tallies_of(tables: &Tables<'_>) -> Result<BTreeMap<String, Tally>, LedgerError> {
+    let mut tallies: BTreeMap<String, Tally> = BTreeMap::new();
+    let mut accounts: BTreeMap<_, AccountView> = BTreeMap::new();
+    let refundable: BTreeMap<_, bool> = tables
+        .all_vouchers()?
+        .into_iter()
+        .map(|row| ((row.voucher.iss, row.voucher.jti), row.voucher.refundable))
+        .collect();
+    for entry in tables.all_entries()? {
+        let account = accounts
+            .entry(entry.account.clone())
+            .or_insert_with(|| AccountView::empty(&entry.account));
+        match entry.kind {
+            Kind::Credit => {
+                let Some(name) = entry.voucher else { continue };
+                let tally = tallies.entry(name.iss.clone()).or_default();
+                tally.vouchers += 1;
+                tally.credited = tally.credited.saturating_add(entry.msat);
+                let key = (name.iss, name.jti);
+                let refundable = refundable.get(&key).copied().unwrap_or(true);
+                if !entry.msat.is_zero() {
+                    account.insert_lot(Lot {
+                        iss: key.0,
+                        jti: key.1,
+                        refundable,
+                        left: entry.msat,
+                    });
                 }
             }
-            recovery.leases = open.len();
-            recovery.earned = books.totals.earned.saturating_sub(before.earned);
-            recovery.released = books.totals.available.saturating_sub(before.available);
-            books.close()?;
+            Kind::Settle => account.consume(
+                entry.msat,
+                |_| true,
+                |iss, part| {
+                    let tally = tallies.entry(iss.to_owned()).or_default();
+                    tally.spent = tally.spent.saturating_add(part);
+                },
+            )?,
+            Kind::Refund => account.consume(
+                entry.msat,
+                |lot| lot.refundable,
+                |iss, part| {
+                    let tally = tallies.entry(iss.to_owned()).or_default();
+                    tally.refunded = tally.refunded.saturating_add(part);
+                },
+            )?,
+            _ => {}
         }
-        transaction.commit()?;
-        Ok(recovery)
     }
+    Ok(tallies)
 }

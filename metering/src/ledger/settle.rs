@@ -2,21 +2,20 @@
 
 use super::{
     LedgerError, Outcome, Refusal, Stop,
+    books::{Books, LeaseState, LeaseView, Rows, SessionRow},
     journal::{Entry, Kind},
     leases::{is_news, lease_entry},
-    rows::{self, Books, LeaseState, LeaseView, SessionRow},
 };
 use crate::{
-    LeaseId, Msat, SessionId, meter,
+    AccountId, LeaseId, Msat, SessionId, meter,
     receipt::{Receipt, Segment},
     report::{Report, Usage},
 };
-use redb::ReadTransaction;
 
-impl Books<'_> {
+impl<R: Rows> Books<R> {
     /// Bills the segment that a report closes. The bill is reckoned here, from the counts and the lease's own rates.
     pub(super) fn settle(&mut self, report: &Report, reason: &str) -> Result<Outcome, Stop> {
-        let Some(mut row) = self.lease(report.lease)? else {
+        let Some(mut row) = self.rows.lease(report.lease)? else {
             return Err(Refusal::NoSuchLease.into());
         };
         if !is_news(&row, report) {
@@ -36,13 +35,13 @@ impl Books<'_> {
         if report.last {
             self.end_lease(report.lease, &mut row, LeaseState::Closed, reason, self.now)?;
         }
-        self.put_lease(report.lease, &row)?;
+        self.rows.put_lease(report.lease, &row)?;
         Ok(Outcome::Settled { earned, uncollected })
     }
 
     /// Ends a lease whose node went silent: what it reported is earned, the rest goes back.
     pub(super) fn reclaim(&mut self, id: LeaseId, reason: &str) -> Result<Outcome, Stop> {
-        let Some(mut row) = self.lease(id)?.filter(|row| row.state == LeaseState::Open) else {
+        let Some(mut row) = self.rows.lease(id)?.filter(|row| row.state == LeaseState::Open) else {
             return Err(Refusal::NoSuchLease.into());
         };
         let last_seen = row.touched_at;
@@ -50,8 +49,22 @@ impl Books<'_> {
         row.epoch = row.epoch.saturating_add(1);
         row.memo = earned;
         self.end_lease(id, &mut row, LeaseState::Reclaimed, reason, last_seen)?;
-        self.put_lease(id, &row)?;
+        self.rows.put_lease(id, &row)?;
         Ok(Outcome::Settled { earned, uncollected })
+    }
+
+    /// Settles and takes back every open lease of an account, whoever spends from it.
+    pub(super) fn close_account(&mut self, account: &AccountId, reason: &str) -> Result<Outcome, Stop> {
+        let mut sum = (Msat::ZERO, Msat::ZERO);
+        for lease in self.rows.open_leases_of(account)? {
+            if let Outcome::Settled { earned, uncollected } = self.reclaim(lease, reason)? {
+                sum = (sum.0.saturating_add(earned), sum.1.saturating_add(uncollected));
+            }
+        }
+        Ok(Outcome::Settled {
+            earned: sum.0,
+            uncollected: sum.1,
+        })
     }
 
     /// Bills what the row has as reported of its segment, within what the lease holds, and begins the next one.
@@ -93,10 +106,10 @@ impl Books<'_> {
             usage: Some(usage),
             ..lease_entry(Kind::Settle, id, row, earned)
         };
-        self.earn(&mut account, entry)?;
+        let (entry, settlement) = self.earn(&mut account, entry)?;
         self.put_account(&account)?;
         self.memo(Kind::Uncollected, row, id, uncollected)?;
-        let Some(mut session) = self.session(row.session)? else {
+        let Some(mut session) = self.rows.session(row.session)? else {
             return Err(LedgerError::Corrupt("a lease without its session".to_owned()));
         };
         let segment = Segment {
@@ -110,14 +123,13 @@ impl Books<'_> {
             msat: earned,
             settled_at: self.now,
             recovered,
+            settlement,
+            entry: Some(entry),
         };
-        self.segments.insert(
-            (row.session.get(), session.segments),
-            rows::store(&segment).as_slice(),
-        )?;
+        self.rows.put_segment(row.session, session.segments, &segment)?;
         session.segments = session.segments.saturating_add(1);
         session.recovered |= recovered;
-        self.put_session(row.session, &session)?;
+        self.rows.put_session(row.session, &session)?;
         Ok((earned, uncollected))
     }
 
@@ -133,8 +145,8 @@ impl Books<'_> {
         let rest = row.reserved();
         self.release_part(id, row, &mut account, rest)?;
         row.state = state;
-        self.open_leases.remove(id.get())?;
-        if let Some(mut session) = self.session(row.session)? {
+        self.rows.list_lease(id, false)?;
+        if let Some(mut session) = self.rows.session(row.session)? {
             session.open_leases = session.open_leases.saturating_sub(1);
             session.recovered |= state == LeaseState::Reclaimed;
             if session.open_leases == 0 {
@@ -142,7 +154,7 @@ impl Books<'_> {
                 session.reason = Some(reason.to_owned());
                 account.live_sessions = account.live_sessions.saturating_sub(1);
             }
-            self.put_session(row.session, &session)?;
+            self.rows.put_session(row.session, &session)?;
         }
         self.put_account(&account)
     }
@@ -163,33 +175,19 @@ impl Books<'_> {
         row.segment = report.segment;
         row.memo = known.max(debit);
         row.sequence = report.sequence;
-        self.put_lease(report.lease, &row)?;
+        self.rows.put_lease(report.lease, &row)?;
         Ok(Outcome::Ignored)
     }
 }
 
-pub(super) fn read_receipt(
-    transaction: &ReadTransaction,
-    session: SessionId,
-) -> Result<Option<Receipt>, LedgerError> {
-    let Some(sessions) = rows::table(transaction, rows::SESSIONS)? else {
-        return Ok(None);
-    };
-    let Some(row) = rows::load::<SessionRow>(sessions.get(session.get())?)? else {
-        return Ok(None);
-    };
-    let mut segments: Vec<Segment> = Vec::new();
-    if let Some(table) = rows::table(transaction, rows::SEGMENTS)? {
-        for segment in table.range((session.get(), 0)..=(session.get(), u32::MAX))? {
-            segments.push(rows::parse(segment?.1.value())?);
-        }
-    }
+/// A receipt, from the rows that it consists of.
+pub fn receipt(session: SessionId, row: SessionRow, segments: Vec<Segment>) -> Receipt {
     let sum = |of: fn(&Segment) -> u64| {
         segments
             .iter()
             .fold(0, |sum: u64, segment| sum.saturating_add(of(segment)))
     };
-    Ok(Some(Receipt {
+    Receipt {
         session,
         account: row.account,
         terms: row.terms,
@@ -202,5 +200,5 @@ pub(super) fn read_receipt(
         reason: row.reason,
         recovered: row.recovered,
         segments,
-    }))
+    }
 }

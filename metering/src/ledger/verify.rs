@@ -1,16 +1,14 @@
 //! The proof: the journal is replayed from its first entry, and must balance at every commit and end where the
-//! books are.
+//! books are. Both ledgers feed their rows to the same [`Prover`].
 
 use super::{
     LedgerError,
-    account::{self, AccountView},
-    journal::{Entry, Kind},
-    open_existing,
-    rows::{self, LeaseState, LeaseView, Totals},
+    account::AccountView,
+    books::{LeaseState, LeaseView, Sums, Totals},
+    journal::{Entry, EntryId, Kind},
 };
-use crate::{AccountId, Msat};
-use redb::{ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata};
-use std::{collections::BTreeMap, fmt, path::Path};
+use crate::{AccountId, LeaseId, Msat};
+use std::{collections::BTreeMap, fmt};
 
 /// What was proved.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,75 +70,166 @@ pub enum Fault {
     Broken(String),
 }
 
-/// Proves the books at `path` without opening them for business. The relay must not be running.
-pub fn verify(path: &Path) -> Result<Proof, Fault> {
-    prove(&open_existing(path)?.begin_read().map_err(LedgerError::from)?)
-}
-
 /// What the journal says of one account.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Replayed {
-    credited: Msat,
     available: Msat,
     reserved: Msat,
     spent: Msat,
     refunded: Msat,
     frozen: bool,
+    number: u64,
+    settlement: u64,
+    seen: bool,
 }
 
-pub(super) fn prove(transaction: &ReadTransaction) -> Result<Proof, Fault> {
-    let written = rows::read_totals(transaction)?;
-    let (mut totals, mut accounts) = (Totals::default(), BTreeMap::new());
-    let (mut entries, mut commits, mut credits, mut commit) = (0, 0, 0, None);
-    if let Some(journal) = rows::table(transaction, rows::JOURNAL)? {
-        for row in journal.iter().map_err(LedgerError::from)? {
-            let (key, value) = row.map_err(LedgerError::from)?;
-            ensure(key.value() == entries, || {
-                format!("entry {entries} is missing from the journal")
+/// Replays a journal and compares. Entries come first, each journal in its order and each account's in theirs; then
+/// accounts and leases.
+#[derive(Debug, Default)]
+pub struct Prover {
+    sums: Sums,
+    accounts: BTreeMap<AccountId, Replayed>,
+    /// Of each journal: the next entry, and the commit that runs.
+    journals: BTreeMap<u32, (u64, Option<u64>)>,
+    entries: u64,
+    commits: u64,
+    credits: u64,
+    written: usize,
+    reserved: BTreeMap<AccountId, Msat>,
+    open: usize,
+}
+
+impl Prover {
+    /// The next entry of a journal.
+    pub fn entry(&mut self, id: EntryId, entry: &Entry) -> Result<(), Fault> {
+        let (next, commit) = self.journals.entry(id.shard).or_default();
+        ensure(*next == id.number, || {
+            format!("entry {}-{next} is missing from the journal", id.shard)
+        })?;
+        *next += 1;
+        if *commit != Some(entry.commit) {
+            ensure(*commit < Some(entry.commit), || {
+                format!("entry {id} is out of order")
             })?;
-            let entry: Entry = rows::parse(value.value())?;
-            if commit != Some(entry.commit) {
-                ensure(commit < Some(entry.commit), || {
-                    format!("entry {entries} is out of order")
-                })?;
-                ensure(totals.balance(), || {
-                    format!("after commit {commit:?}: {totals:?}")
-                })?;
-                commit = Some(entry.commit);
-                commits += 1;
-            }
-            entry.kind.move_totals(&mut totals, entry.msat)?;
-            replay(accounts.entry(entry.account.clone()).or_default(), &entry)?;
-            credits += u64::from(entry.kind == Kind::Credit);
-            entries += 1;
+            *commit = Some(entry.commit);
+            self.commits += 1;
+            ensure(self.sums.balance(), || {
+                format!("before entry {id}: {:?}", self.sums)
+            })?;
         }
+        entry.kind.move_sums(&mut self.sums, entry.msat)?;
+        self.credits += u64::from(entry.kind == Kind::Credit);
+        self.entries += 1;
+        replay(self.accounts.entry(entry.account.clone()).or_default(), entry)
     }
-    ensure(totals.balance(), || format!("at the end: {totals:?}"))?;
-    // The counters are not money; the journal does not carry them.
-    (totals.commits, totals.next_lease) = (written.commits, written.next_lease);
-    ensure(totals == written, || {
-        format!("the journal says {totals:?}, the books {written:?}")
-    })?;
-    prove_accounts(transaction, &accounts)?;
-    let open_leases = prove_leases(transaction, &accounts)?;
-    let vouchers = match rows::table(transaction, rows::VOUCHERS)? {
-        Some(table) => table.len().map_err(LedgerError::from)?,
-        None => 0,
-    };
-    ensure(vouchers == credits, || {
-        format!("{credits} credits in the journal, {vouchers} vouchers")
-    })?;
-    Ok(Proof {
-        totals,
-        accounts: accounts.len(),
-        entries,
-        commits,
-        vouchers,
-        open_leases,
-    })
+
+    /// An account as the books have it.
+    pub fn account(&mut self, account: &AccountView) -> Result<(), Fault> {
+        let name = &account.account;
+        let Some(says) = self.accounts.get_mut(name) else {
+            return Err(Fault::Broken(format!("{name:?} is not in the journal")));
+        };
+        self.written += 1;
+        ensure(!std::mem::replace(&mut says.seen, true), || {
+            format!("{name:?} is in the books twice")
+        })?;
+        let held = (
+            says.available,
+            says.reserved,
+            says.spent,
+            says.refunded,
+            says.frozen,
+        );
+        ensure(
+            held == (
+                account.available,
+                account.reserved,
+                account.spent,
+                account.refunded,
+                account.frozen,
+            ),
+            || format!("{name:?} differs from what the journal says"),
+        )?;
+        ensure(
+            (says.number, says.settlement) == (account.entries, account.settlements),
+            || format!("{name:?} has entries that are not in the journal"),
+        )?;
+        ensure(account.adds_up(), || {
+            format!("the lots of {name:?} do not add up")
+        })
+    }
+
+    /// A lease as the books have it, and whether it is listed as open.
+    pub fn lease(&mut self, id: LeaseId, lease: &LeaseView, listed: bool) -> Result<(), Fault> {
+        ensure(listed == (lease.state == LeaseState::Open), || {
+            format!("lease {id} is {:?} and its listing says otherwise", lease.state)
+        })?;
+        self.open += usize::from(listed);
+        let held = lease.granted.checked_sub(lease.settled);
+        let sum = self.reserved.entry(lease.account.clone()).or_default();
+        *sum = held
+            .and_then(|held| sum.checked_add(held))
+            .ok_or_else(|| Fault::Broken(format!("lease {id} settled more than it was granted")))?;
+        Ok(())
+    }
+
+    /// The end: the sums, the accounts that are missing, what leases hold, vouchers.
+    pub fn finish(self, written: &Totals, vouchers: u64) -> Result<Proof, Fault> {
+        ensure(self.sums.balance(), || format!("at the end: {:?}", self.sums))?;
+        // The counters are not money; the journal does not carry them.
+        let totals = self.sums.totals(written.commits, written.next_lease)?;
+        ensure(totals == *written, || {
+            format!("the journal says {totals:?}, the books {written:?}")
+        })?;
+        ensure(self.written == self.accounts.len(), || {
+            format!(
+                "{} accounts in the journal, {} in the books",
+                self.accounts.len(),
+                self.written
+            )
+        })?;
+        for (account, replayed) in &self.accounts {
+            let held = self.reserved.get(account).copied().unwrap_or_default();
+            ensure(held == replayed.reserved, || {
+                format!(
+                    "{account:?} has {} reserved and its leases hold {held}",
+                    replayed.reserved
+                )
+            })?;
+        }
+        ensure(vouchers == self.credits, || {
+            format!("{} credits in the journal, {vouchers} vouchers", self.credits)
+        })?;
+        Ok(Proof {
+            totals,
+            accounts: self.accounts.len(),
+            entries: self.entries,
+            commits: self.commits,
+            vouchers,
+            open_leases: self.open,
+        })
+    }
 }
 
 fn replay(account: &mut Replayed, entry: &Entry) -> Result<(), Fault> {
+    // Entries that are older than the numbers have none; once they are numbered, no number is missing.
+    match entry.number {
+        Some(number) => {
+            ensure(number == account.number + 1, || {
+                format!("{:?} lacks an entry before its {number}", entry.account)
+            })?;
+            account.number = number;
+        }
+        None => ensure(account.number == 0 || !entry.kind.is_of_account(), || {
+            format!("an entry of {:?} has no number", entry.account)
+        })?,
+    }
+    if let Some(settlement) = entry.settlement {
+        ensure(settlement == account.settlement + 1, || {
+            format!("{:?} lacks a settlement before its {settlement}", entry.account)
+        })?;
+        account.settlement = settlement;
+    }
     let move_ = |from: &mut Msat, to: &mut Msat| {
         *from = from.checked_sub(entry.msat).ok_or_else(|| below_zero(entry))?;
         *to = to.checked_add(entry.msat).ok_or_else(|| below_zero(entry))?;
@@ -148,10 +237,6 @@ fn replay(account: &mut Replayed, entry: &Entry) -> Result<(), Fault> {
     };
     match entry.kind {
         Kind::Credit => {
-            account.credited = account
-                .credited
-                .checked_add(entry.msat)
-                .ok_or_else(|| below_zero(entry))?;
             account.available = account
                 .available
                 .checked_add(entry.msat)
@@ -175,94 +260,6 @@ fn below_zero(entry: &Entry) -> Fault {
         "{:?} of {} takes an account below zero or past the limit",
         entry.kind, entry.msat
     ))
-}
-
-fn prove_accounts(
-    transaction: &ReadTransaction,
-    replayed: &BTreeMap<AccountId, Replayed>,
-) -> Result<(), Fault> {
-    let written = account::read_all(transaction)?;
-    ensure(written.len() == replayed.len(), || {
-        format!(
-            "{} accounts in the journal, {} in the books",
-            replayed.len(),
-            written.len()
-        )
-    })?;
-    for AccountView {
-        account,
-        available,
-        reserved,
-        spent,
-        refunded,
-        lots,
-        frozen,
-        ..
-    } in &written
-    {
-        let Some(says) = replayed.get(account) else {
-            return Err(Fault::Broken(format!("{account:?} is not in the journal")));
-        };
-        let held = (
-            says.available,
-            says.reserved,
-            says.spent,
-            says.refunded,
-            says.frozen,
-        );
-        ensure(
-            held == (*available, *reserved, *spent, *refunded, *frozen),
-            || format!("{account:?} differs from what the journal says"),
-        )?;
-        let left = lots
-            .iter()
-            .try_fold(Msat::ZERO, |sum, lot| sum.checked_add(lot.left));
-        ensure(left == available.checked_add(*reserved), || {
-            format!("the lots of {account:?} do not add up")
-        })?;
-    }
-    Ok(())
-}
-
-fn prove_leases(
-    transaction: &ReadTransaction,
-    accounts: &BTreeMap<AccountId, Replayed>,
-) -> Result<usize, Fault> {
-    let mut reserved: BTreeMap<AccountId, Msat> = BTreeMap::new();
-    let mut open = 0;
-    if let (Some(leases), Some(index)) = (
-        rows::table(transaction, rows::LEASES)?,
-        rows::table(transaction, rows::OPEN_LEASES)?,
-    ) {
-        for row in leases.iter().map_err(LedgerError::from)? {
-            let (id, value) = row.map_err(LedgerError::from)?;
-            let lease: LeaseView = rows::parse(value.value())?;
-            let listed = index.get(id.value()).map_err(LedgerError::from)?.is_some();
-            ensure(listed == (lease.state == LeaseState::Open), || {
-                format!(
-                    "lease {:x} is {:?} and its listing says otherwise",
-                    id.value(),
-                    lease.state
-                )
-            })?;
-            open += usize::from(listed);
-            let held = lease.granted.checked_sub(lease.settled);
-            let sum = reserved.entry(lease.account).or_default();
-            *sum = held.and_then(|held| sum.checked_add(held)).ok_or_else(|| {
-                Fault::Broken(format!("lease {:x} settled more than it was granted", id.value()))
-            })?;
-        }
-    }
-    for (account, replayed) in accounts {
-        let held = reserved.get(account).copied().unwrap_or_default();
-        ensure(held == replayed.reserved, || {
-            format!(
-                "{account:?} has {} reserved and its leases hold {held}",
-                replayed.reserved
-            )
-        })?;
-    }
-    Ok(open)
 }
 
 fn ensure(holds: bool, fault: impl FnOnce() -> String) -> Result<(), Fault> {

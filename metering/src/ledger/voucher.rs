@@ -3,11 +3,10 @@
 use super::{
     Refusal, Stop,
     account::{LOTS_MAX, Lot},
+    books::{Books, Rows},
     journal::{Entry, Kind, VoucherName},
-    rows::{self, Books},
 };
 use crate::{Msat, Voucher};
-use redb::ReadableTable;
 use serde::{Deserialize, Serialize};
 
 /// What a voucher did. `credited` and `available` are those of the first time; `repeated` says whether this was it.
@@ -22,17 +21,24 @@ pub struct Credited {
 }
 
 /// The row that makes (`iss`, `jti`) unique.
-#[derive(Serialize, Deserialize)]
-struct VoucherRow {
-    voucher: Voucher,
-    answer: Credited,
-    at: u64,
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VoucherRow {
+    /// What it claimed.
+    pub voucher: Voucher,
+    /// What was answered.
+    pub answer: Credited,
+    /// Unix nanoseconds of the credit.
+    pub at: u64,
 }
 
-impl Books<'_> {
-    pub(super) fn credit(&mut self, voucher: &Voucher) -> Result<Credited, Stop> {
-        let name = (voucher.iss.as_str(), voucher.jti.as_str());
-        if let Some(row) = rows::load::<VoucherRow>(self.vouchers.get(name)?)? {
+impl<R: Rows> Books<R> {
+    /// Credits a voucher, once. `reason`: the operator's, where it is a gift of the operator's.
+    pub(super) fn credit(&mut self, voucher: &Voucher, reason: Option<&str>) -> Result<Credited, Stop> {
+        let name = VoucherName {
+            iss: voucher.iss.clone(),
+            jti: voucher.jti.clone(),
+        };
+        if let Some(row) = self.rows.voucher(&name)? {
             if !row.voucher.same_claims(voucher) {
                 return Err(Refusal::VoucherConflict.into());
             }
@@ -46,10 +52,13 @@ impl Books<'_> {
             .available
             .checked_add(account.reserved)
             .and_then(|held| held.checked_add(voucher.balance));
-        if held.is_none_or(|held| held > Msat::MAX_BALANCE)
-            || self.totals.issued.checked_add(voucher.balance).is_none()
-        {
+        if held.is_none_or(|held| held > Msat::MAX_BALANCE) || !self.has_room_for(voucher.balance) {
             return Err(Refusal::BalanceTooLarge.into());
+        }
+        if let Some(most) = self.limits.of(&voucher.iss)
+            && self.outstanding(&voucher.iss)?.saturating_add(voucher.balance) > most
+        {
+            return Err(Refusal::IssuerLimit.into());
         }
         if account.lots.len() >= LOTS_MAX {
             return Err(Refusal::TooManyLots.into());
@@ -68,20 +77,23 @@ impl Books<'_> {
             available: account.available,
             repeated: false,
         };
-        self.put_account(&account)?;
         let row = VoucherRow {
             voucher: voucher.clone(),
             answer,
             at: self.now,
         };
-        self.vouchers.insert(name, rows::store(&row).as_slice())?;
-        self.post(Entry {
-            voucher: Some(VoucherName {
-                iss: voucher.iss.clone(),
-                jti: voucher.jti.clone(),
-            }),
+        self.rows.put_voucher(&name, &row)?;
+        let entry = Entry {
+            voucher: Some(name),
+            reason: reason.map(str::to_owned),
             ..Entry::new(Kind::Credit, &voucher.account, voucher.balance)
-        })?;
+        };
+        self.post(&mut account, entry)?;
+        self.put_account(&account)?;
+        self.tally(&voucher.iss, |tally| {
+            tally.vouchers += 1;
+            tally.credited = tally.credited.saturating_add(voucher.balance);
+        });
         Ok(answer)
     }
 }

@@ -2,7 +2,10 @@
 
 use std::time::Instant;
 
-use metering::ledger::Credited;
+use aws_lc_rs::digest;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use metering::ledger::{Command, Credited, LedgerError, Outcome, SignedReceipt};
 use metering::{AccountId, LeaseId, Msat, SessionId, Step};
 use serde::Serialize;
 
@@ -45,11 +48,16 @@ pub(super) enum Answer {
     },
 }
 
-/// A receipt as it is signed: who says so, and when.
+/// A receipt as it is signed: who says so, when, and after which one.
 #[derive(Serialize)]
-struct SignedReceipt<'a> {
+struct SignedClaims<'a> {
     iss: &'a str,
     iat: u64,
+    /// Counts the session's receipts, from 0.
+    number: u32,
+    /// SHA-256 of the compact JWS before, base64url.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prev: Option<String>,
     #[serde(flatten)]
     receipt: metering::receipt::Receipt,
 }
@@ -181,28 +189,80 @@ impl Desk {
         })
     }
 
+    /// A session's receipt: the one that was kept, unless more was settled since.
     pub(super) fn receipt(
         &mut self,
         session: SessionId,
         unix_ns: u64,
         now: Instant,
     ) -> Result<Option<(AccountId, String)>, Refused> {
-        let ledger = self.ledger.as_ref().ok_or(Refused::LedgerUnavailable)?;
-        let receipt = match ledger.receipt(session) {
-            Ok(Some(receipt)) => receipt,
-            Ok(None) => return Ok(None),
+        match self.issue_receipt(session, unix_ns) {
+            Ok(receipt) => Ok(receipt),
             Err(error) => {
                 self.lose_ledger(&error, now);
-                return Err(Refused::LedgerUnavailable);
+                Err(Refused::LedgerUnavailable)
             }
+        }
+    }
+
+    /// Signs what was settled since the last receipt, and keeps it: the receipts of a session are a chain.
+    pub(super) fn issue_receipt(
+        &mut self,
+        session: SessionId,
+        unix_ns: u64,
+    ) -> Result<Option<(AccountId, String)>, LedgerError> {
+        let closed = || LedgerError::Corrupt("it is not open".to_owned());
+        let ledger = self.ledger.as_mut().ok_or_else(closed)?;
+        let Some(receipt) = ledger.receipt(session)? else {
+            return Ok(None);
         };
         let account = receipt.account.clone();
-        let claims = SignedReceipt {
+        let segments = u32::try_from(receipt.segments.len()).unwrap_or(u32::MAX);
+        let ended = receipt.ended.is_some();
+        let before = ledger.signed_receipt(session)?;
+        if let Some(kept) = &before
+            && (kept.segments, kept.ended) == (segments, ended)
+        {
+            return Ok(Some((account, kept.jws.clone())));
+        }
+        let number = before.as_ref().map_or(0, |kept| kept.number.saturating_add(1));
+        let claims = SignedClaims {
             iss: self.key.did().as_str(),
             iat: unix_ns / 1_000_000_000,
+            number,
+            prev: before
+                .as_ref()
+                .map(|kept| URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, kept.jws.as_bytes()))),
             receipt,
         };
-        let payload = serde_json::to_vec(&claims).map_err(|_| Refused::LedgerUnavailable)?;
-        Ok(Some((account, self.key.sign_jws(RECEIPT_TYP, &payload))))
+        let payload = serde_json::to_vec(&claims)
+            .map_err(|error| LedgerError::Corrupt(format!("a receipt cannot be written: {error}")))?;
+        let jws = self.key.sign_jws(RECEIPT_TYP, &payload);
+        let keep = Command::KeepReceipt {
+            session,
+            receipt: SignedReceipt {
+                number,
+                segments,
+                ended,
+                jws: jws.clone(),
+            },
+        };
+        let kept = ledger.apply(&[keep], unix_ns)?;
+        if kept == [Ok(Outcome::Kept(true))] {
+            return Ok(Some((account, jws)));
+        }
+        // Another node was faster; its receipt is the one.
+        Ok(ledger.signed_receipt(session)?.map(|kept| (account, kept.jws)))
+    }
+
+    /// Issues the receipts that the round's settlements are due: every ten minutes, and at the end. One that cannot be
+    /// kept now is issued when it is asked for.
+    pub(super) fn issue_receipts(&mut self, unix_ns: u64, now: Instant) {
+        for session in std::mem::take(&mut self.receipts_due) {
+            if let Err(error) = self.issue_receipt(session, unix_ns) {
+                self.lose_ledger(&error, now);
+                return;
+            }
+        }
     }
 }

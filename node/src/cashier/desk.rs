@@ -24,7 +24,7 @@ use crate::shard::EndReason;
 pub(super) type Shard = Box<dyn FnMut(Order) -> bool + Send>;
 
 /// How the ledger is opened again after its file failed.
-pub(super) type Reopen = Box<dyn FnMut() -> Result<Ledger, LedgerError> + Send>;
+pub(super) type Reopen = Box<dyn FnMut() -> Result<Box<dyn Ledger>, LedgerError> + Send>;
 
 /// Reports without other news are committed this often.
 const REPORT_COMMIT_INTERVAL: Duration = Duration::from_millis(100);
@@ -37,7 +37,7 @@ const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The cashier's whole state.
 pub(super) struct Desk {
-    pub(super) ledger: Option<Ledger>,
+    pub(super) ledger: Option<Box<dyn Ledger>>,
     reopen: Reopen,
     /// Since when the ledger does not answer, and when it was last tried.
     pub(super) down: Option<(Instant, Instant)>,
@@ -63,12 +63,23 @@ pub(super) struct Desk {
     /// Accounts whose rows changed in this commit.
     pub(super) moved: BTreeSet<AccountId>,
     looked_at: Option<Instant>,
+    /// Sessions with settled segments that no receipt covers yet.
+    pub(super) receipts_due: BTreeSet<SessionId>,
+    /// Counts the freezes that were carried out; none before the first look.
+    pub(super) freeze_version: Option<u64>,
+    /// Somebody else may have changed any account.
+    pub(super) look_at_all: bool,
     pub(super) draining: bool,
     drained: Option<Vec<oneshot::Sender<()>>>,
 }
 
 impl Desk {
-    pub(super) fn new(config: CashierConfig, ledger: Ledger, reopen: Reopen, shards: Vec<Shard>) -> Self {
+    pub(super) fn new(
+        config: CashierConfig,
+        ledger: Box<dyn Ledger>,
+        reopen: Reopen,
+        shards: Vec<Shard>,
+    ) -> Self {
         Self {
             ledger: Some(ledger),
             reopen,
@@ -89,6 +100,9 @@ impl Desk {
             touched: BTreeSet::new(),
             moved: BTreeSet::new(),
             looked_at: None,
+            receipts_due: BTreeSet::new(),
+            freeze_version: None,
+            look_at_all: false,
             draining: false,
             drained: None,
         }
@@ -123,7 +137,11 @@ impl Desk {
             self.looked_at = Some(now);
             self.take_what_is_due(now);
         }
+        if look || self.look_at_all {
+            self.watch(now, unix_ns);
+        }
         self.work_off(now, unix_ns);
+        self.issue_receipts(unix_ns, now);
         if look {
             self.tell_balances(now);
             self.publish();
@@ -143,6 +161,7 @@ impl Desk {
             self.reclaim(lease, "draining");
         }
         self.work_off(now, unix_ns);
+        self.issue_receipts(unix_ns, now);
     }
 
     /// Commits, decides, and again while deciding asked for more.
@@ -189,6 +208,11 @@ impl Desk {
                 reply,
                 unix_ns,
             }),
+            Message::Ledger(errand) => {
+                let ledger = self.ledger.as_deref_mut();
+                errand(ledger.map(|ledger| ledger as &mut dyn Ledger), unix_ns);
+                self.look_at_all = true;
+            }
             Message::Drain(reply) => drains.push(reply),
         }
     }
@@ -324,6 +348,22 @@ impl Desk {
                     }
                 }
                 self.touched.extend(self.live.accounts.keys().cloned());
+                // What a shared ledger took back while this node was away is gone for good.
+                let lost: Vec<LeaseId> = self
+                    .live
+                    .leases
+                    .keys()
+                    .filter(|id| !open.contains(id))
+                    .copied()
+                    .collect();
+                for id in lost {
+                    if let Some(lease) = self.live.leases.get(&id) {
+                        let session = lease.session;
+                        self.end_session(session, EndReason::LeaseLost, NoticeReason::LeaseLost, now);
+                        self.live.remove(id);
+                    }
+                }
+                self.look_at_all = true;
                 // A commit that failed may be in the books all the same: nobody was told of the leases that it opened.
                 for lease in open {
                     if !self.live.leases.contains_key(&lease) {

@@ -33,6 +33,8 @@ pub(crate) enum NoticeReason {
     Step,
     /// The ledger does not answer, and the lease is spent.
     LedgerUnavailable,
+    /// The operator froze the account.
+    Denied,
     /// The relay had lost sight of the session.
     LeaseLost,
 }

@@ -53,6 +53,7 @@ impl From<Refusal> for Refused {
             Refusal::BalanceExhausted { available } => Self::BalanceExhausted { available },
             Refusal::VoucherConflict => Self::VoucherConflict,
             Refusal::BalanceTooLarge | Refusal::TooManyLots => Self::BalanceTooLarge,
+            Refusal::IssuerLimit => Self::IssuerLimit,
             Refusal::Frozen => Self::Frozen,
             Refusal::GrantUsedUp => Self::GrantUsedUp,
             Refusal::OtherAccount | Refusal::ReceiptFull | Refusal::NoSuchLease => Self::Capacity,
@@ -219,6 +220,7 @@ impl Desk {
                 }
             }
             (Then::Settle { lease, last }, result) => {
+                self.note_receipt_due(lease);
                 if let Ok(Outcome::Settled { earned, .. }) = result {
                     let service = self
                         .live
@@ -239,6 +241,7 @@ impl Desk {
                 self.note_released(lease);
             }
             (Then::Reclaim { lease }, _) => {
+                self.note_receipt_due(lease);
                 if let Some(lease) = self.live.remove(lease) {
                     self.moved.insert(lease.account);
                 }
@@ -252,6 +255,12 @@ impl Desk {
                 | Then::Renew { .. },
                 Ok(_),
             ) => {}
+        }
+    }
+
+    fn note_receipt_due(&mut self, lease: LeaseId) {
+        if let Some(lease) = self.live.leases.get(&lease) {
+            self.receipts_due.insert(lease.session);
         }
     }
 
@@ -295,14 +304,26 @@ impl Desk {
 
     /// Reads what the commit left in the accounts that it touched.
     fn refresh(&mut self, now: Instant) {
-        for name in std::mem::take(&mut self.moved) {
-            if self.live.accounts.contains_key(&name)
-                && let Ok(view) = self.view(&name, now)
-                && let Some(account) = self.live.accounts.get_mut(&name)
-            {
-                account.view = view;
+        let moved = std::mem::take(&mut self.moved);
+        let live: Vec<AccountId> = moved
+            .iter()
+            .filter(|name| self.live.accounts.contains_key(*name))
+            .cloned()
+            .collect();
+        let views = match &self.ledger {
+            Some(ledger) if !live.is_empty() => ledger.accounts_of(&live),
+            _ => Ok(Vec::new()),
+        };
+        match views {
+            Ok(views) => {
+                for view in views {
+                    if let Some(account) = self.live.accounts.get_mut(&view.account) {
+                        account.view = view;
+                    }
+                }
             }
-            self.touched.insert(name);
+            Err(error) => self.lose_ledger(&error, now),
         }
+        self.touched.extend(moved);
     }
 }

@@ -5,9 +5,11 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use identity::jws::Jws;
 use metering::ledger::LedgerError;
-use metering::{Allowance, Direction, meter};
+use metering::{Allowance, Direction, Embedded, meter};
 
 use super::*;
 
@@ -38,9 +40,10 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ledger.redb");
         let key = Arc::new(SigningKey::generate());
-        let ledger = Ledger::open(&path, 1).unwrap().0;
+        let ledger = Box::new(Embedded::open(&path, 1).unwrap().0);
         let config = CashierConfig {
-            ledger: path.clone(),
+            ledger: Place::File(path.clone()),
+            issuer_limit: None,
             ladder: LadderConfig::default(),
             tariffs: vec![Tariff::sfu(u64::MAX), Tariff::turn(u64::MAX)],
             key: key.clone(),
@@ -62,7 +65,7 @@ impl World {
         let plugged_in = Arc::new(AtomicBool::new(true));
         let plug = plugged_in.clone();
         let reopen = Box::new(move || match plug.load(Ordering::Relaxed) {
-            true => Ledger::reopen(&path),
+            true => Ok(Box::new(Embedded::reopen(&path)?) as Box<dyn Ledger>),
             false => Err(LedgerError::Corrupt("unplugged".into())),
         });
         Self {
@@ -650,7 +653,7 @@ fn orders_wait_for_a_full_shard_and_arrive_in_order() {
 }
 
 #[test]
-fn a_frozen_account_is_refused_and_its_sessions_get_no_more() {
+fn a_frozen_account_is_refused_and_its_live_sessions_end() {
     let mut world = World::new();
     world.admit(1, 100_000);
     world.run(5_000, 200_000);
@@ -660,8 +663,18 @@ fn a_frozen_account_is_refused_and_its_sessions_get_no_more() {
     };
     world.desk.ledger.as_mut().unwrap().apply(&[freeze], 5).unwrap();
     assert_eq!(world.try_admit(2, None).unwrap_err(), Refused::Frozen);
-    world.run(60_000, 200_000);
-    assert_eq!(world.step(), Step::Held, "no lease is renewed");
+    world.run(1_000, 200_000);
+    assert!(
+        world.meters.is_empty(),
+        "nobody has to wait until a lease is spent"
+    );
+    assert!(world.log.iter().any(|(_, order)| matches!(
+        order,
+        Order::End {
+            reason: EndReason::Denied,
+            ..
+        }
+    )));
     world.audit();
 }
 
@@ -780,13 +793,14 @@ fn a_session_that_misses_a_whole_hold_on_its_way_to_its_shard_goes_on_being_paid
 #[test]
 fn the_counter_serves_many_askers_and_credits_a_raced_voucher_once() {
     let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.redb");
     let config = CashierConfig {
-        ledger: folder.path().join("ledger.redb"),
+        ledger: Place::File(path.clone()),
+        issuer_limit: None,
         ladder: LadderConfig::default(),
         tariffs: vec![Tariff::sfu(u64::MAX)],
         key: Arc::new(SigningKey::generate()),
     };
-    let path = config.ledger.clone();
     let (handle, cashier) = open(config, 1).unwrap();
     let thread = cashier.start(Vec::new()).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -816,4 +830,81 @@ fn the_counter_serves_many_askers_and_credits_a_raced_voucher_once() {
         runtime.block_on(handle.credit(voucher("late", 1))).is_err(),
         "the counter is closed"
     );
+}
+
+/// The claims of a compact JWS, whoever signed it.
+fn claims(jws: &str) -> serde_json::Value {
+    let payload = jws.split('.').nth(1).unwrap();
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap()
+}
+
+#[test]
+fn a_receipt_is_issued_every_ten_minutes_and_names_the_one_before() {
+    let mut world = World::new();
+    world.admit(1, 1_000_000);
+    let signed = |world: &mut World| {
+        let (reply, mut answer) = oneshot::channel();
+        world.round(vec![Message::Receipt(SessionId::new(1), reply)]);
+        answer.try_recv().unwrap().unwrap().unwrap().1
+    };
+    world.run(601_000, 1_000);
+    let kept = world
+        .desk
+        .ledger
+        .as_ref()
+        .unwrap()
+        .signed_receipt(SessionId::new(1))
+        .unwrap();
+    let first = kept.expect("issued without being asked for").jws;
+    assert_eq!(
+        signed(&mut world),
+        first,
+        "and the same again as long as nothing new is settled"
+    );
+    world.hang_up();
+    let last = signed(&mut world);
+    let (before, after) = (claims(&first), claims(&last));
+    assert_eq!(
+        (before["number"].as_u64(), after["number"].as_u64()),
+        (Some(0), Some(1))
+    );
+    assert!(before.get("prev").is_none() && after["ended"].is_u64());
+    let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, first.as_bytes());
+    assert_eq!(after["prev"], URL_SAFE_NO_PAD.encode(hash));
+    let settlements: Vec<u64> = after["segments"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|segment| segment["settlement"].as_u64().unwrap())
+        .collect();
+    assert_eq!(settlements, [1, 2]);
+}
+
+#[test]
+fn a_top_up_and_a_freeze_by_somebody_else_reach_live_sessions_in_the_next_look() {
+    let mut world = World::new();
+    // Low enough to be watched: two minutes of the smallest burn.
+    world.admit(1, 600);
+    world.run(5_000, 1_000);
+    let step = |world: &World| world.desk.live.accounts[&AccountId::new(ANNA)].step();
+    assert!(step(&world) >= Step::Warned);
+    let (reply, _answer) = oneshot::channel::<()>();
+    let work: LedgerWork = Box::new(move |ledger, now| {
+        let _reply = reply;
+        let credit = metering::ledger::Command::Credit(voucher("elsewhere", 1_000_000));
+        ledger.unwrap().apply(&[credit], now).unwrap();
+    });
+    world.round(vec![Message::Ledger(work)]);
+    assert_eq!(step(&world), Step::Full);
+    let work: LedgerWork = Box::new(move |ledger, now| {
+        let freeze = metering::ledger::Command::Freeze {
+            account: ANNA.into(),
+            frozen: true,
+        };
+        ledger.unwrap().apply(&[freeze], now).unwrap();
+    });
+    world.round(vec![Message::Ledger(work)]);
+    world.run(1_000, 0);
+    assert!(world.meters.is_empty(), "its session was ended");
+    world.audit();
 }

@@ -1,30 +1,105 @@
-//! `milliway ledger verify`: replays the usage journal and proves that no msat was made or lost.
+//! `milliway ledger`: proves the books, copies them, and moves them from one ledger to another.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
+use metering::ledger::DumpRow;
 
 use super::Failure;
-use crate::data::Data;
+use super::account::{Books, OPERATOR_SEAT};
+use crate::cashier::backup;
+use crate::cashier::errand::Errand;
+use crate::cashier::place::Place;
+use crate::clock;
 
 #[derive(Subcommand)]
 pub(super) enum LedgerCommand {
     /// Prove that issued = available + reserved + earned + refunded at every commit; exit 1 if not
     Verify {
-        /// The relay's data folder
-        #[arg(long, value_name = "DIR", default_value = "./milliway-data")]
-        data: PathBuf,
+        #[command(flatten)]
+        books: Books,
+    },
+    /// Write every row of the books to a new file, as of one moment; the relay may run
+    Backup {
+        /// The file, readable by its owner only
+        file: PathBuf,
+        #[command(flatten)]
+        books: Books,
+    },
+    /// Fill an empty ledger from a backup; no relay may run. Tokens issued before now are refused afterwards
+    Restore {
+        /// The backup
+        file: PathBuf,
+        #[command(flatten)]
+        books: Books,
+    },
+    /// Copy the books of a stopped relay into an empty ledger
+    Migrate {
+        /// redb:PATH or postgres://...
+        #[arg(long, value_name = "URL")]
+        from: String,
+        /// redb:PATH or postgres://...
+        #[arg(long, value_name = "URL")]
+        to: String,
     },
 }
 
 pub(super) fn run(command: LedgerCommand) -> Result<(), Failure> {
-    let LedgerCommand::Verify { data } = command;
-    let file = Data::at(&data).existing_ledger()?;
+    match command {
+        LedgerCommand::Verify { books } => verify(&books),
+        LedgerCommand::Backup { file, books } => {
+            let file = std::path::absolute(&file).map_err(|error| error.to_string())?;
+            books.print(Errand::Backup { file })
+        }
+        LedgerCommand::Restore { file, books } => {
+            let rows = backup::read(&file).map_err(|error| error.to_string())?;
+            fill(&books.stopped()?, rows, Some(clock::unix()))
+        }
+        LedgerCommand::Migrate { from, to } => {
+            let place = |url: &str| match url {
+                "" => Err("name both ledgers, like redb:PATH or postgres://...".to_owned()),
+                url => Place::parse(url, OPERATOR_SEAT, Path::new("")),
+            };
+            let (from, to) = (place(&from)?, place(&to)?);
+            if let Place::File(path) = &from
+                && !path.is_file()
+            {
+                return Err(format!("{} does not exist", path.display()));
+            }
+            let source = from
+                .open_for_operator(clock::unix_ns())
+                .map_err(|error| error.to_string())?;
+            source.verify().map_err(|fault| fault.to_string())?;
+            let mut rows = Vec::new();
+            let dumped = source.dump(&mut |row| {
+                rows.push(row);
+                Ok(())
+            });
+            dumped.map_err(|error| error.to_string())?;
+            drop(source);
+            fill(&to, rows, None)
+        }
+    }
+}
+
+/// Loads and proves.
+fn fill(place: &Place, rows: Vec<DumpRow>, restored: Option<u64>) -> Result<(), Failure> {
+    let now = clock::unix_ns();
+    let mut ledger = place.open_for_operator(now).map_err(|error| error.to_string())?;
+    ledger
+        .load(&mut rows.into_iter().map(Ok), restored, now)
+        .map_err(|error| error.to_string())?;
+    println!("{}", ledger.verify().map_err(|fault| fault.to_string())?);
+    Ok(())
+}
+
+fn verify(books: &Books) -> Result<(), Failure> {
     // The database trusts what it finds in its own file: damage there ends in a panic, which is an answer as well.
     std::panic::set_hook(Box::new(|_| {}));
-    let proof = std::panic::catch_unwind(|| metering::ledger::verify(&file))
-        .map_err(|_| format!("{} is damaged; restore it from a backup", file.display()))?
-        .map_err(|fault| fault.to_string())?;
-    println!("{proof}");
+    let proof = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| books.run(Errand::Verify)))
+        .map_err(|_| "the ledger is damaged; restore it from a backup".to_owned())??;
+    for line in proof {
+        println!("{}", line.as_str().unwrap_or_default());
+    }
     Ok(())
 }

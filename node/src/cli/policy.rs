@@ -52,7 +52,7 @@ pub(super) fn run(command: PolicyCommand) -> Result<(), Failure> {
     if let Ok(issuer) = SigningKey::load(&data.path("issuer.jwk")) {
         config.auth.issuers.push(issuer.did().clone());
     }
-    let base = start::token_policy(&config, operator.did());
+    let base = start::token_policy(&config, operator.did(), 0);
     let policies =
         Policies::open(&config, base, data.deny_file()).map_err(|mistakes| start::said(&mistakes))?;
     let resolver = Resolver::new(&config.did)?;

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use identity::{SigningKey, proof};
@@ -24,7 +24,7 @@ pub(crate) struct Relay {
     /// Its ready line.
     pub(crate) ready: Value,
     /// Lines on standard output after the ready line.
-    further_output: mpsc::Receiver<String>,
+    further_output: Mutex<mpsc::Receiver<String>>,
     /// Its data folder.
     pub(crate) data: TempDir,
 }
@@ -118,7 +118,7 @@ impl Relay {
         Relay {
             child,
             ready,
-            further_output: lines,
+            further_output: Mutex::new(lines),
             data,
         }
     }
@@ -250,7 +250,11 @@ impl Relay {
         self.signal("TERM");
         assert_eq!(self.wait(Duration::from_secs(30)), Some(0));
         assert_eq!(
-            self.further_output.recv_timeout(Duration::from_secs(1)).ok(),
+            self.further_output
+                .lock()
+                .unwrap()
+                .recv_timeout(Duration::from_secs(1))
+                .ok(),
             None
         );
         std::mem::replace(&mut self.data, tempfile::tempdir().unwrap())

@@ -1,0 +1,718 @@
+//! The embedded ledger: redb, in one file that one process holds. A row is JSON: the books must be readable without
+//! this program.
+
+use super::{
+    AccountView, Command, Denied, DumpRow, EntryId, IssuerLimits, LeaseState, LeaseView, Ledger, LedgerError,
+    News, Outcome, Proof, Recovery, Refusal, Renumbering, SignedReceipt, Tally, Totals, VoucherName,
+    VoucherRow,
+    books::{Books, Rows, SessionRow},
+    journal::Entry,
+    settle,
+    verify::{Fault, Prover},
+};
+use crate::{
+    AccountId, LeaseId, Msat, SessionId,
+    receipt::{Receipt, Segment},
+};
+use redb::{
+    AccessGuard, Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata,
+    StorageBackend, Table, TableDefinition, TableError, WriteTransaction,
+};
+use serde::{Serialize, de::DeserializeOwned};
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+type Json = &'static [u8];
+
+pub(super) const ACCOUNTS: TableDefinition<&str, Json> = TableDefinition::new("accounts");
+pub(super) const VOUCHERS: TableDefinition<(&str, &str), Json> = TableDefinition::new("vouchers");
+pub(super) const LEASES: TableDefinition<u64, Json> = TableDefinition::new("leases");
+pub(super) const OPEN_LEASES: TableDefinition<u64, ()> = TableDefinition::new("open_leases");
+pub(super) const SESSIONS: TableDefinition<u64, Json> = TableDefinition::new("sessions");
+pub(super) const SEGMENTS: TableDefinition<(u64, u32), Json> = TableDefinition::new("segments");
+pub(super) const CAPS: TableDefinition<&str, u64> = TableDefinition::new("payer_grants");
+pub(super) const JOURNAL: TableDefinition<u64, Json> = TableDefinition::new("journal");
+pub(super) const TOTALS: TableDefinition<&str, Json> = TableDefinition::new("totals");
+pub(super) const ISSUERS: TableDefinition<&str, Json> = TableDefinition::new("issuers");
+pub(super) const RECEIPTS: TableDefinition<(u64, u32), Json> = TableDefinition::new("receipts");
+pub(super) const DENIED: TableDefinition<(&str, &str), ()> = TableDefinition::new("denied");
+pub(super) const COUNTERS: TableDefinition<&str, u64> = TableDefinition::new("counters");
+
+const TOTALS_KEY: &str = "totals";
+/// Counts changes of the deny list.
+const DENY_VERSION: &str = "deny";
+/// Counts freezes and releases.
+const FREEZE_VERSION: &str = "freeze";
+/// Unix seconds of the backup that these books were restored from.
+pub(super) const RESTORED: &str = "restored";
+
+/// The books are small rows; redb's own default would let its cache grow to a gigabyte.
+const CACHE_BYTES: usize = 64 << 20;
+
+macro_rules! storage_errors {
+    ($($error:ty),*) => {$(
+        impl From<$error> for LedgerError {
+            fn from(error: $error) -> Self {
+                Self::Storage(Box::new(redb::Error::from(error)))
+            }
+        }
+    )*};
+}
+storage_errors!(
+    redb::DatabaseError,
+    redb::TransactionError,
+    redb::TableError,
+    redb::StorageError,
+    redb::CommitError
+);
+
+/// The open books of one relay, in its own file. One writer.
+#[derive(Debug)]
+pub struct Embedded {
+    database: Database,
+    path: Option<PathBuf>,
+    limits: IssuerLimits,
+}
+
+impl Embedded {
+    /// Opens the books at `path`, or begins new ones. Leases that a killed node left open are settled with what they
+    /// had reported, and the rest of them is released.
+    pub fn open(path: &Path, now: u64) -> Result<(Self, Recovery), LedgerError> {
+        let mut ledger = Self::reopen(path)?;
+        let recovery = ledger.recover(now)?;
+        Ok((ledger, recovery))
+    }
+
+    /// Opens the books again after their file failed under a running node: its leases go on, nothing is recovered.
+    pub fn reopen(path: &Path) -> Result<Self, LedgerError> {
+        Ok(Self {
+            database: builder().create(path)?,
+            path: Some(path.to_owned()),
+            limits: IssuerLimits::default(),
+        })
+    }
+
+    /// As `open`, on storage of the caller's: memory, or a disk that fails on purpose.
+    pub fn open_on(backend: impl StorageBackend, now: u64) -> Result<(Self, Recovery), LedgerError> {
+        let mut ledger = Self {
+            database: builder().create_with_backend(backend)?,
+            path: None,
+            limits: IssuerLimits::default(),
+        };
+        let recovery = ledger.recover(now)?;
+        Ok((ledger, recovery))
+    }
+
+    /// The same books, with limits on what issuers may have outstanding.
+    #[must_use]
+    pub fn with_limits(mut self, limits: IssuerLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Where the file is, if it is one.
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    /// One durable commit.
+    pub(super) fn commit<T>(
+        &mut self,
+        now: u64,
+        work: impl FnOnce(&mut Books<Tables<'_>>) -> Result<T, LedgerError>,
+    ) -> Result<T, LedgerError> {
+        let mut transaction = self.database.begin_write()?;
+        // One checksum on its own would trust a torn page that an attacker shaped; two phases do not.
+        transaction.set_two_phase_commit(true);
+        let done = {
+            let mut books = Books::new(Tables::open(&transaction)?, self.limits.clone(), now);
+            let done = work(&mut books)?;
+            books.check()?;
+            let Books {
+                mut rows,
+                moved,
+                tallies,
+                ..
+            } = books;
+            for (iss, change) in tallies {
+                let sum = rows.tally(&iss)?.plus(&change);
+                rows.issuers.insert(iss.as_str(), store(&sum).as_slice())?;
+            }
+            rows.close(&moved)?;
+            done
+        };
+        transaction.commit()?;
+        Ok(done)
+    }
+
+    fn read(&self) -> Result<ReadTransaction, LedgerError> {
+        Ok(self.database.begin_read()?)
+    }
+
+    fn counter(&self, name: &str) -> Result<u64, LedgerError> {
+        Ok(match table(&self.read()?, COUNTERS)? {
+            Some(table) => table.get(name)?.map_or(0, |row| row.value()),
+            None => 0,
+        })
+    }
+}
+
+/// Proves the books at `path` without opening them for business. The relay must not be running.
+pub fn verify(path: &Path) -> Result<Proof, Fault> {
+    // Opens a file only if it is there: proving a ledger must not begin one.
+    let database = Database::open(path).map_err(LedgerError::from)?;
+    prove(&database.begin_read().map_err(LedgerError::from)?)
+}
+
+impl Ledger for Embedded {
+    fn apply(&mut self, batch: &[Command], now: u64) -> Result<Vec<Result<Outcome, Refusal>>, LedgerError> {
+        self.commit(now, |books| books.execute_all(batch))
+    }
+
+    fn watch(&mut self, accounts: &[AccountId], _: Instant, _: u64) -> Result<News, LedgerError> {
+        Ok(News {
+            accounts: self.accounts_of(accounts)?,
+            deny_version: self.counter(DENY_VERSION)?,
+            freeze_version: self.counter(FREEZE_VERSION)?,
+            taken_over: 0,
+        })
+    }
+
+    fn account(&self, account: &AccountId) -> Result<Option<AccountView>, LedgerError> {
+        match table(&self.read()?, ACCOUNTS)? {
+            Some(table) => load(table.get(account.as_str())?),
+            None => Ok(None),
+        }
+    }
+
+    fn accounts(&self) -> Result<Vec<AccountView>, LedgerError> {
+        all(table(&self.read()?, ACCOUNTS)?)
+    }
+
+    fn lease(&self, lease: LeaseId) -> Result<Option<LeaseView>, LedgerError> {
+        match table(&self.read()?, LEASES)? {
+            Some(table) => load(table.get(lease.get())?),
+            None => Ok(None),
+        }
+    }
+
+    fn open_leases(&self) -> Result<Vec<LeaseId>, LedgerError> {
+        let Some(table) = table(&self.read()?, OPEN_LEASES)? else {
+            return Ok(Vec::new());
+        };
+        let ids = table
+            .iter()?
+            .map(|row| row.map(|(id, _)| LeaseId::new(id.value())));
+        Ok(ids.collect::<Result<_, _>>()?)
+    }
+
+    fn receipt(&self, session: SessionId) -> Result<Option<Receipt>, LedgerError> {
+        let transaction = self.read()?;
+        let Some(sessions) = table(&transaction, SESSIONS)? else {
+            return Ok(None);
+        };
+        let Some(row) = load::<SessionRow>(sessions.get(session.get())?)? else {
+            return Ok(None);
+        };
+        let segments = match table(&transaction, SEGMENTS)? {
+            Some(table) => table
+                .range((session.get(), 0)..=(session.get(), u32::MAX))?
+                .map(|row| parse(row?.1.value()))
+                .collect::<Result<_, _>>()?,
+            None => Vec::new(),
+        };
+        Ok(Some(settle::receipt(session, row, segments)))
+    }
+
+    fn signed_receipt(&self, session: SessionId) -> Result<Option<SignedReceipt>, LedgerError> {
+        let Some(table) = table(&self.read()?, RECEIPTS)? else {
+            return Ok(None);
+        };
+        let mut rows = table.range((session.get(), 0)..=(session.get(), u32::MAX))?;
+        match rows.next_back() {
+            Some(row) => parse(row?.1.value()).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn totals(&self) -> Result<Totals, LedgerError> {
+        read_totals(&self.read()?)
+    }
+
+    fn issuers(&self) -> Result<Vec<(String, Tally)>, LedgerError> {
+        let Some(table) = table(&self.read()?, ISSUERS)? else {
+            return Ok(Vec::new());
+        };
+        table
+            .iter()?
+            .map(|row| {
+                let (iss, tally) = row?;
+                Ok((iss.value().to_owned(), parse(tally.value())?))
+            })
+            .collect()
+    }
+
+    fn denied(&self) -> Result<Vec<Denied>, LedgerError> {
+        let Some(table) = table(&self.read()?, DENIED)? else {
+            return Ok(Vec::new());
+        };
+        table
+            .iter()?
+            .map(|row| {
+                let (key, _) = row?;
+                let (kind, value) = key.value();
+                Ok(Denied {
+                    kind: kind.to_owned(),
+                    value: value.to_owned(),
+                })
+            })
+            .collect()
+    }
+
+    fn restored_at(&self) -> Result<u64, LedgerError> {
+        self.counter(RESTORED)
+    }
+
+    fn journal(&self, after: Option<EntryId>, most: usize) -> Result<Vec<(EntryId, Entry)>, LedgerError> {
+        let Some(table) = table(&self.read()?, JOURNAL)? else {
+            return Ok(Vec::new());
+        };
+        table
+            .range(after.map_or(0, |after| after.number + 1)..)?
+            .take(most)
+            .map(|row| {
+                let (number, entry) = row?;
+                let number = number.value();
+                Ok((EntryId { shard: 0, number }, parse(entry.value())?))
+            })
+            .collect()
+    }
+
+    fn verify(&self) -> Result<Proof, Fault> {
+        prove(&self.read()?)
+    }
+
+    fn dump(&self, to: &mut dyn FnMut(DumpRow) -> Result<(), LedgerError>) -> Result<(), LedgerError> {
+        let transaction = self.read()?;
+        if let Some(table) = table(&transaction, JOURNAL)? {
+            for row in table.iter()? {
+                let (number, entry) = row?;
+                let number = number.value();
+                to(DumpRow::Entry(
+                    EntryId { shard: 0, number },
+                    parse(entry.value())?,
+                ))?;
+            }
+        }
+        for account in all(table(&transaction, ACCOUNTS)?)? {
+            to(DumpRow::Account(account))?;
+        }
+        for voucher in all(table(&transaction, VOUCHERS)?)? {
+            to(DumpRow::Voucher(voucher))?;
+        }
+        if let Some(table) = table(&transaction, LEASES)? {
+            for row in table.iter()? {
+                let (id, lease) = row?;
+                to(DumpRow::Lease(LeaseId::new(id.value()), parse(lease.value())?))?;
+            }
+        }
+        if let Some(table) = table(&transaction, SESSIONS)? {
+            for row in table.iter()? {
+                let (id, session) = row?;
+                to(DumpRow::Session(
+                    SessionId::new(id.value()),
+                    parse(session.value())?,
+                ))?;
+            }
+        }
+        if let Some(table) = table(&transaction, SEGMENTS)? {
+            for row in table.iter()? {
+                let (key, segment) = row?;
+                let (session, number) = key.value();
+                to(DumpRow::Segment(
+                    SessionId::new(session),
+                    number,
+                    parse(segment.value())?,
+                ))?;
+            }
+        }
+        if let Some(table) = table(&transaction, CAPS)? {
+            for row in table.iter()? {
+                let (grant, used) = row?;
+                to(DumpRow::PayerGrant(
+                    grant.value().to_owned(),
+                    Msat::new(used.value()),
+                ))?;
+            }
+        }
+        for (iss, tally) in self.issuers()? {
+            to(DumpRow::Issuer(iss, tally))?;
+        }
+        if let Some(table) = table(&transaction, RECEIPTS)? {
+            for row in table.iter()? {
+                let (key, receipt) = row?;
+                to(DumpRow::Receipt(
+                    SessionId::new(key.value().0),
+                    parse(receipt.value())?,
+                ))?;
+            }
+        }
+        self.denied()?
+            .into_iter()
+            .try_for_each(|denied| to(DumpRow::Denied(denied)))
+    }
+
+    fn load(
+        &mut self,
+        rows: &mut dyn Iterator<Item = Result<DumpRow, LedgerError>>,
+        restored: Option<u64>,
+        now: u64,
+    ) -> Result<(), LedgerError> {
+        if !self.journal(None, 1)?.is_empty() {
+            return Err(LedgerError::Corrupt("only empty books can be filled".to_owned()));
+        }
+        self.commit(now, |books| {
+            let mut renumbering = Renumbering::new(0);
+            for row in rows {
+                books.rows.put_row(renumbering.take(row?)?)?;
+            }
+            let (sums, commits, next_entry, lease_max) = renumbering.finish();
+            let tables = &mut books.rows;
+            tables.totals = sums.totals(commits, lease_max)?;
+            tables.next_entry = next_entry;
+            if let Some(restored) = restored {
+                tables.counters.insert(RESTORED, restored)?;
+            }
+            Ok(())
+        })?;
+        self.recover(now).map(drop)
+    }
+}
+
+fn prove(transaction: &ReadTransaction) -> Result<Proof, Fault> {
+    let mut prover = Prover::default();
+    if let Some(journal) = table(transaction, JOURNAL)? {
+        for row in journal.iter().map_err(LedgerError::from)? {
+            let (key, value) = row.map_err(LedgerError::from)?;
+            let id = EntryId {
+                shard: 0,
+                number: key.value(),
+            };
+            prover.entry(id, &parse(value.value())?)?;
+        }
+    }
+    for account in all::<&str, AccountView>(table(transaction, ACCOUNTS)?)? {
+        prover.account(&account)?;
+    }
+    if let (Some(leases), Some(index)) = (table(transaction, LEASES)?, table(transaction, OPEN_LEASES)?) {
+        for row in leases.iter().map_err(LedgerError::from)? {
+            let (id, value) = row.map_err(LedgerError::from)?;
+            let listed = index.get(id.value()).map_err(LedgerError::from)?.is_some();
+            prover.lease(LeaseId::new(id.value()), &parse(value.value())?, listed)?;
+        }
+    }
+    let vouchers = match table(transaction, VOUCHERS)? {
+        Some(table) => table.len().map_err(LedgerError::from)?,
+        None => 0,
+    };
+    prover.finish(&read_totals(transaction)?, vouchers)
+}
+
+fn builder() -> redb::Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES);
+    builder
+}
+
+/// All tables, open for one commit.
+pub(super) struct Tables<'t> {
+    accounts: Table<'t, &'static str, Json>,
+    vouchers: Table<'t, (&'static str, &'static str), Json>,
+    leases: Table<'t, u64, Json>,
+    open_leases: Table<'t, u64, ()>,
+    sessions: Table<'t, u64, Json>,
+    segments: Table<'t, (u64, u32), Json>,
+    caps: Table<'t, &'static str, u64>,
+    journal: Table<'t, u64, Json>,
+    totals_table: Table<'t, &'static str, Json>,
+    issuers: Table<'t, &'static str, Json>,
+    receipts: Table<'t, (u64, u32), Json>,
+    denied: Table<'t, (&'static str, &'static str), ()>,
+    counters: Table<'t, &'static str, u64>,
+    totals: Totals,
+    totals_before: Totals,
+    next_entry: u64,
+}
+
+impl<'t> Tables<'t> {
+    fn open(transaction: &'t WriteTransaction) -> Result<Self, LedgerError> {
+        let totals_table = transaction.open_table(TOTALS)?;
+        let totals: Totals = load(totals_table.get(TOTALS_KEY)?)?.unwrap_or_default();
+        let journal = transaction.open_table(JOURNAL)?;
+        let next_entry = journal.last()?.map_or(0, |(key, _)| key.value() + 1);
+        Ok(Self {
+            accounts: transaction.open_table(ACCOUNTS)?,
+            vouchers: transaction.open_table(VOUCHERS)?,
+            leases: transaction.open_table(LEASES)?,
+            open_leases: transaction.open_table(OPEN_LEASES)?,
+            sessions: transaction.open_table(SESSIONS)?,
+            segments: transaction.open_table(SEGMENTS)?,
+            caps: transaction.open_table(CAPS)?,
+            journal,
+            totals_table,
+            issuers: transaction.open_table(ISSUERS)?,
+            receipts: transaction.open_table(RECEIPTS)?,
+            denied: transaction.open_table(DENIED)?,
+            counters: transaction.open_table(COUNTERS)?,
+            totals_before: totals.clone(),
+            totals,
+            next_entry,
+        })
+    }
+
+    /// Writes the totals, where anything moved.
+    fn close(mut self, moved: &super::books::Sums) -> Result<(), LedgerError> {
+        let sums = self.totals.sums()?.plus(moved);
+        let sums = sums.ok_or_else(|| LedgerError::Corrupt("a sum overflows".to_owned()))?;
+        self.totals = sums.totals(self.totals.commits, self.totals.next_lease)?;
+        if !self.totals.balance() {
+            return Err(LedgerError::Corrupt(format!(
+                "the sums do not balance: {:?}",
+                self.totals
+            )));
+        }
+        if self.totals != self.totals_before {
+            self.totals.commits += 1;
+            self.totals_table
+                .insert(TOTALS_KEY, store(&self.totals).as_slice())?;
+        }
+        Ok(())
+    }
+
+    fn count_up(&mut self, counter: &str) -> Result<(), LedgerError> {
+        let next = self.counters.get(counter)?.map_or(1, |row| row.value() + 1);
+        self.counters.insert(counter, next)?;
+        Ok(())
+    }
+
+    pub(super) fn open_leases(&self) -> Result<Vec<LeaseId>, LedgerError> {
+        let ids = self
+            .open_leases
+            .iter()?
+            .map(|row| row.map(|(id, _)| LeaseId::new(id.value())));
+        Ok(ids.collect::<Result<_, _>>()?)
+    }
+
+    /// A row of other books.
+    fn put_row(&mut self, row: DumpRow) -> Result<(), LedgerError> {
+        match row {
+            DumpRow::Entry(id, entry) => {
+                self.journal.insert(id.number, store(&entry).as_slice())?;
+            }
+            DumpRow::Account(account) => self.put_account(&account)?,
+            DumpRow::Voucher(row) => {
+                let name = VoucherName {
+                    iss: row.voucher.iss.clone(),
+                    jti: row.voucher.jti.clone(),
+                };
+                self.put_voucher(&name, &row)?;
+            }
+            DumpRow::Lease(id, lease) => {
+                self.put_lease(id, &lease)?;
+                self.list_lease(id, lease.state == LeaseState::Open)?;
+            }
+            DumpRow::Session(id, session) => self.put_session(id, &session)?,
+            DumpRow::Segment(session, number, segment) => self.put_segment(session, number, &segment)?,
+            DumpRow::PayerGrant(grant, used) => self.put_grant_used(&grant, used)?,
+            DumpRow::Issuer(iss, tally) => {
+                self.issuers.insert(iss.as_str(), store(&tally).as_slice())?;
+            }
+            DumpRow::Receipt(session, receipt) => {
+                self.put_receipt(session, &receipt)?;
+            }
+            DumpRow::Denied(denied) => self.put_denied(&denied, true)?,
+        }
+        Ok(())
+    }
+
+    pub(super) fn has_tallies(&self) -> Result<bool, LedgerError> {
+        Ok(!self.issuers.is_empty()?)
+    }
+
+    pub(super) fn all_vouchers(&self) -> Result<Vec<VoucherRow>, LedgerError> {
+        self.vouchers.iter()?.map(|row| parse(row?.1.value())).collect()
+    }
+
+    pub(super) fn all_entries(&self) -> Result<Vec<Entry>, LedgerError> {
+        self.journal.iter()?.map(|row| parse(row?.1.value())).collect()
+    }
+}
+
+impl Rows for Tables<'_> {
+    fn account(&mut self, account: &AccountId) -> Result<Option<AccountView>, LedgerError> {
+        load(self.accounts.get(account.as_str())?)
+    }
+
+    fn put_account(&mut self, row: &AccountView) -> Result<(), LedgerError> {
+        self.accounts
+            .insert(row.account.as_str(), store(row).as_slice())?;
+        Ok(())
+    }
+
+    fn voucher(&mut self, name: &VoucherName) -> Result<Option<VoucherRow>, LedgerError> {
+        load(self.vouchers.get((name.iss.as_str(), name.jti.as_str()))?)
+    }
+
+    fn put_voucher(&mut self, name: &VoucherName, row: &VoucherRow) -> Result<(), LedgerError> {
+        self.vouchers
+            .insert((name.iss.as_str(), name.jti.as_str()), store(row).as_slice())?;
+        Ok(())
+    }
+
+    fn lease(&mut self, lease: LeaseId) -> Result<Option<LeaseView>, LedgerError> {
+        load(self.leases.get(lease.get())?)
+    }
+
+    fn put_lease(&mut self, lease: LeaseId, row: &LeaseView) -> Result<(), LedgerError> {
+        self.leases.insert(lease.get(), store(row).as_slice())?;
+        Ok(())
+    }
+
+    fn new_lease(&mut self) -> Result<LeaseId, LedgerError> {
+        self.totals.next_lease += 1;
+        Ok(LeaseId::new(self.totals.next_lease))
+    }
+
+    fn list_lease(&mut self, lease: LeaseId, open: bool) -> Result<(), LedgerError> {
+        if open {
+            self.open_leases.insert(lease.get(), ())?;
+        } else {
+            self.open_leases.remove(lease.get())?;
+        }
+        Ok(())
+    }
+
+    fn open_leases_of(&mut self, account: &AccountId) -> Result<Vec<LeaseId>, LedgerError> {
+        let mut of = Vec::new();
+        for id in self.open_leases()? {
+            if self.lease(id)?.is_some_and(|lease| lease.account == *account) {
+                of.push(id);
+            }
+        }
+        Ok(of)
+    }
+
+    fn session(&mut self, session: SessionId) -> Result<Option<SessionRow>, LedgerError> {
+        load(self.sessions.get(session.get())?)
+    }
+
+    fn put_session(&mut self, session: SessionId, row: &SessionRow) -> Result<(), LedgerError> {
+        self.sessions.insert(session.get(), store(row).as_slice())?;
+        Ok(())
+    }
+
+    fn put_segment(&mut self, session: SessionId, number: u32, row: &Segment) -> Result<(), LedgerError> {
+        self.segments
+            .insert((session.get(), number), store(row).as_slice())?;
+        Ok(())
+    }
+
+    fn grant_used(&mut self, grant: &str) -> Result<Msat, LedgerError> {
+        Ok(Msat::new(self.caps.get(grant)?.map_or(0, |used| used.value())))
+    }
+
+    fn put_grant_used(&mut self, grant: &str, used: Msat) -> Result<(), LedgerError> {
+        self.caps.insert(grant, used.get())?;
+        Ok(())
+    }
+
+    fn post(&mut self, mut entry: Entry) -> Result<EntryId, LedgerError> {
+        entry.commit = self.totals.commits;
+        let number = self.next_entry;
+        self.journal.insert(number, store(&entry).as_slice())?;
+        self.next_entry += 1;
+        Ok(EntryId { shard: 0, number })
+    }
+
+    fn tally(&mut self, iss: &str) -> Result<Tally, LedgerError> {
+        Ok(load(self.issuers.get(iss)?)?.unwrap_or_default())
+    }
+
+    fn put_receipt(&mut self, session: SessionId, row: &SignedReceipt) -> Result<bool, LedgerError> {
+        let key = (session.get(), row.number);
+        if self.receipts.get(key)?.is_some() {
+            return Ok(false);
+        }
+        self.receipts.insert(key, store(row).as_slice())?;
+        Ok(true)
+    }
+
+    fn is_denied(&mut self, denied: &Denied) -> Result<bool, LedgerError> {
+        Ok(self
+            .denied
+            .get((denied.kind.as_str(), denied.value.as_str()))?
+            .is_some())
+    }
+
+    fn put_denied(&mut self, denied: &Denied, on: bool) -> Result<(), LedgerError> {
+        let key = (denied.kind.as_str(), denied.value.as_str());
+        if on {
+            self.denied.insert(key, ())?;
+        } else {
+            self.denied.remove(key)?;
+        }
+        self.count_up(DENY_VERSION)
+    }
+
+    fn note_freeze(&mut self) -> Result<(), LedgerError> {
+        self.count_up(FREEZE_VERSION)
+    }
+
+    fn issued(&self) -> i64 {
+        i64::try_from(self.totals.issued.get()).unwrap_or(i64::MAX)
+    }
+}
+
+/// Reads a row, if it is there.
+fn load<T: DeserializeOwned>(row: Option<AccessGuard<'_, Json>>) -> Result<Option<T>, LedgerError> {
+    row.map(|row| parse(row.value())).transpose()
+}
+
+pub(super) fn parse<T: DeserializeOwned>(row: &[u8]) -> Result<T, LedgerError> {
+    serde_json::from_slice(row).map_err(|error| LedgerError::Corrupt(format!("a row does not read: {error}")))
+}
+
+/// Writes a row.
+pub(super) fn store<T: Serialize>(row: &T) -> Vec<u8> {
+    serde_json::to_vec(row).expect("rows have string keys and no fallible fields")
+}
+
+/// A table for reading; none in books that no command has touched yet.
+pub(super) fn table<K: redb::Key + 'static, V: redb::Value + 'static>(
+    transaction: &ReadTransaction,
+    definition: TableDefinition<K, V>,
+) -> Result<Option<redb::ReadOnlyTable<K, V>>, LedgerError> {
+    match transaction.open_table(definition) {
+        Ok(table) => Ok(Some(table)),
+        Err(TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn all<K: redb::Key + 'static, T: DeserializeOwned>(
+    table: Option<redb::ReadOnlyTable<K, Json>>,
+) -> Result<Vec<T>, LedgerError> {
+    match table {
+        Some(table) => table.iter()?.map(|row| parse(row?.1.value())).collect(),
+        None => Ok(Vec::new()),
+    }
+}
+
+fn read_totals(transaction: &ReadTransaction) -> Result<Totals, LedgerError> {
+    let Some(table) = table(transaction, TOTALS)? else {
+        return Ok(Totals::default());
+    };
+    Ok(load(table.get(TOTALS_KEY)?)?.unwrap_or_default())
+}

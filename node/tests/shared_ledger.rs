@@ -1,0 +1,201 @@
+//! Three relays on one PostgreSQL, really started: they share accounts and vouchers, are killed, and lose their database.
+#![allow(clippy::unwrap_used)]
+
+#[path = "../../ledger-postgres/tests/server/mod.rs"]
+mod server;
+
+mod relay;
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use identity::SigningKey;
+use relay::{MILLIWAY, Relay, offer};
+use serde_json::{Value, json};
+
+/// The keys that all nodes of one operator have.
+fn keys() -> tempfile::TempDir {
+    let first = Relay::start();
+    first.stop()
+}
+
+/// A node of the operator whose keys these are.
+fn node(keys: &tempfile::TempDir, url: &str, name: &str) -> Relay {
+    let data = tempfile::tempdir().unwrap();
+    for key in ["relay.jwk", "issuer.jwk"] {
+        std::fs::copy(keys.path().join(key), data.path().join(key)).unwrap();
+    }
+    again(data, url, name)
+}
+
+fn again(data: tempfile::TempDir, url: &str, name: &str) -> Relay {
+    let environment = [("MILLIWAY_LEDGER__URL", url), ("MILLIWAY_LEDGER__NODE", name)];
+    Relay::start_with(data, &[], &environment)
+}
+
+fn milliway(url: &str, data: &std::path::Path, arguments: &[&str]) -> Result<String, String> {
+    let output = Command::new(MILLIWAY)
+        .args(arguments)
+        .args(["--data", data.to_str().unwrap()])
+        .env("MILLIWAY_LEDGER__URL", url)
+        .output()
+        .unwrap();
+    match output.status.success() {
+        true => Ok(String::from_utf8(output.stdout).unwrap()),
+        false => Err(String::from_utf8(output.stderr).unwrap()),
+    }
+}
+
+fn available(relay: &Relay, key: &SigningKey) -> Value {
+    relay.signed(key, None, "GET", "/v1/account", b"").json()
+}
+
+#[test]
+fn clients_that_show_the_same_vouchers_to_every_node_are_credited_once_also_when_one_is_killed() {
+    let (keys, url) = (keys(), server::fresh());
+    let mut nodes: Vec<Relay> = ["a", "b", "c"]
+        .iter()
+        .map(|name| node(&keys, &url, name))
+        .collect();
+    let clients: Vec<SigningKey> = (0..6).map(|_| SigningKey::generate()).collect();
+    let tokens: Vec<Vec<String>> = clients
+        .iter()
+        .map(|client| {
+            (0..4)
+                .map(|_| nodes[0].faucet(client.did().as_str(), 1_000, false))
+                .collect()
+        })
+        .collect();
+    let show_all = |nodes: &[Relay]| {
+        std::thread::scope(|scope| {
+            for (client, tokens) in clients.iter().zip(&tokens) {
+                for node in nodes {
+                    scope.spawn(move || {
+                        for token in tokens {
+                            let body = json!({ "token": token }).to_string();
+                            let answer = node.signed(client, None, "POST", "/v1/topup", body.as_bytes());
+                            assert_eq!(answer.status, 200, "{}", answer.text());
+                            assert_eq!(answer.json()["credited_msat"], 1_000);
+                        }
+                    });
+                }
+            }
+        });
+    };
+    show_all(&nodes);
+    let data = nodes.pop().unwrap().kill();
+    nodes.push(again(data, &url, "c"));
+    show_all(&nodes);
+    for client in &clients {
+        for node in &nodes {
+            assert_eq!(available(node, client)["available_msat"], 4_000);
+        }
+    }
+    let proof = milliway(&url, nodes[1].data.path(), &["ledger", "verify"]).unwrap();
+    assert!(proof.contains("24000 = 24000 + 0 + 0 + 0"), "{proof}");
+    let issuer = nodes[0].issuer();
+    let statement = milliway(
+        &url,
+        nodes[1].data.path(),
+        &["issuer", "statement", issuer.did().as_str()],
+    )
+    .unwrap();
+    let statement: Value = serde_json::from_str(&statement).unwrap();
+    assert_eq!(
+        (&statement["vouchers"], &statement["outstanding_msat"]),
+        (&json!(24), &json!(24_000))
+    );
+}
+
+#[test]
+fn an_operator_credits_freezes_and_refunds_beside_running_nodes() {
+    let (keys, url) = (keys(), server::fresh());
+    let (here, there) = (node(&keys, &url, "here"), node(&keys, &url, "there"));
+    let anna = SigningKey::generate();
+    let did = anna.did().as_str();
+    let token = here.faucet(did, 50_000, false);
+    let joined = here.signed(&anna, Some(&token), "POST", "/whip/den/anna", offer().as_bytes());
+    assert_eq!(joined.status, 201, "{}", joined.text());
+    assert_eq!(
+        available(&there, &anna)["sessions"],
+        json!([]),
+        "it lives on the other node"
+    );
+    let there_data = there.data.path().to_owned();
+    let account = |arguments: &[&str]| -> Value {
+        let out = milliway(&url, &there_data, &[&["account"], arguments].concat()).unwrap();
+        serde_json::from_str(out.lines().last().unwrap()).unwrap()
+    };
+    let credited = account(&["credit", did, "--msat", "700", "--reason", "sorry", "--id", "one"]);
+    let again = account(&["credit", did, "--msat", "700", "--reason", "sorry", "--id", "one"]);
+    assert_eq!(credited["available_msat"], again["available_msat"]);
+    assert_eq!(
+        credited["refundable_msat"], 50_000,
+        "promotional credit is not paid back"
+    );
+    assert_eq!(account(&["freeze", did])["frozen"], true);
+    // The freeze reaches the session on the other node, which ends it and settles.
+    let until = Instant::now() + Duration::from_secs(10);
+    while account(&["show", did])["live_sessions"] != 0 {
+        assert!(Instant::now() < until, "the session goes on");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let refunded = account(&["refund", did, "--reason", "leaves", "--all"]);
+    assert_eq!(refunded["refundable_msat"], 0);
+    assert!(
+        refunded["refunded_msat"].as_u64().unwrap() >= 49_000,
+        "{refunded}"
+    );
+    let refused = here.signed(&anna, Some(&token), "POST", "/whip/den/anna", offer().as_bytes());
+    assert_eq!(refused.slug(), "account-frozen");
+    let proof = milliway(&url, here.data.path(), &["ledger", "verify"]);
+    assert!(proof.is_ok(), "{proof:?}");
+    let usage = milliway(&url, here.data.path(), &["usage", "export", "--format", "csv"]).unwrap();
+    assert!(
+        usage.starts_with("entry,settled_at_ns,account,settlement,"),
+        "{usage}"
+    );
+}
+
+#[test]
+fn a_crash_of_the_database_loses_no_credit_and_the_nodes_come_back_by_themselves() {
+    let keys = keys();
+    let mut database = server::start();
+    let url = database.url().to_owned();
+    let nodes = [node(&keys, &url, "a"), node(&keys, &url, "b")];
+    let anna = SigningKey::generate();
+    let did = anna.did().as_str();
+    let session = nodes[0].faucet(did, 50_000, false);
+    let joined = nodes[0].signed(
+        &anna,
+        Some(&session),
+        "POST",
+        "/whip/den/anna",
+        offer().as_bytes(),
+    );
+    assert_eq!(joined.status, 201, "{}", joined.text());
+    let mut credited = 50_000;
+    for _ in 0..2 {
+        database.crash();
+        let token = nodes[0].faucet(did, 1_000, false);
+        let body = json!({ "token": token }).to_string();
+        for node in &nodes {
+            let until = Instant::now() + Duration::from_secs(20);
+            loop {
+                let answer = node.signed(&anna, None, "POST", "/v1/topup", body.as_bytes());
+                if answer.status == 200 {
+                    break;
+                }
+                assert_eq!(answer.slug(), "capacity", "{}", answer.text());
+                assert!(Instant::now() < until, "the node does not come back");
+                std::thread::sleep(Duration::from_millis(200));
+            }
+        }
+        credited += 1_000;
+    }
+    let account = available(&nodes[1], &anna);
+    let sum = ["available_msat", "reserved_msat", "spent_msat"].map(|part| account[part].as_u64().unwrap());
+    assert_eq!(sum.iter().sum::<u64>(), credited, "{account}");
+    let proof = milliway(&url, nodes[1].data.path(), &["ledger", "verify"]);
+    assert!(proof.is_ok(), "{proof:?}");
+}
