@@ -88,6 +88,8 @@ pub struct Client {
     pub granted: Msat,
     pub publishing: bool,
     pub silent: bool,
+    /// Media to it is thrown away unread: it only stays connected.
+    pub deaf: bool,
     audio: Option<str0m::media::Mid>,
     video: Option<str0m::media::Mid>,
     pub got: Vec<Got>,
@@ -99,6 +101,8 @@ pub struct Client {
     video_sequence: u64,
     pub video_packets: u32,
     pub video_packet_bytes: usize,
+    /// The last packet of a frame is so many bytes longer than the others, as libwebrtc splits frames.
+    pub video_last_longer: usize,
     next_audio: Instant,
     next_video: Instant,
     timeout: Instant,
@@ -155,6 +159,8 @@ pub struct World {
     setup: &'static str,
     /// Refuse every n-th media send, as a kernel may.
     pub refuse_every: Option<u32>,
+    /// Sends of media that left, in order: when, where to, and how many datagrams.
+    pub media_sends: Vec<(Instant, SocketAddr, usize)>,
     sends: u32,
     rng: StdRng,
     flying: BTreeMap<(Instant, u64), Datagram>,
@@ -195,6 +201,7 @@ impl World {
             watch: |_| {},
             setup: "actpass",
             refuse_every: None,
+            media_sends: Vec::new(),
             sends: 0,
             rng: StdRng::seed_from_u64(seed),
             flying: BTreeMap::new(),
@@ -259,10 +266,13 @@ impl World {
 
         let id = SessionId::new(number as u64 + 1);
         let allowance = Allowance::new(LeaseId::new(number as u64 + 1), id, rates, granted);
+        let (permit, media) = (permit(), answer.media.clone());
+        (self.watch)(true);
         self.sfu
-            .open(id, permit(), answer.transport, allowance, self.now)
+            .open(id, permit, answer.transport, allowance, self.now)
             .unwrap();
-        self.sfu.set_media(id, answer.media.clone());
+        self.sfu.set_media(id, media);
+        (self.watch)(false);
         let first = self.rng.random_range(65_000..65_536);
         self.clients.push(Client {
             id,
@@ -273,6 +283,7 @@ impl World {
             granted,
             publishing,
             silent: false,
+            deaf: false,
             audio,
             video,
             got: Vec::new(),
@@ -285,6 +296,7 @@ impl World {
             video_sequence: first - 200,
             video_packets: 5,
             video_packet_bytes: 1_000,
+            video_last_longer: 0,
             next_audio: self.now,
             next_video: self.now,
             timeout: self.now,
@@ -297,8 +309,10 @@ impl World {
         let session = self.clients[publisher].id;
         for kind in [Kind::Audio, Kind::Video] {
             let mid = self.clients[subscriber].slots(kind)[slot];
+            (self.watch)(true);
             self.sfu
                 .route(self.clients[subscriber].id, mid, Some(Source { session, kind }));
+            (self.watch)(false);
         }
     }
 
@@ -394,7 +408,8 @@ impl World {
         else {
             return;
         };
-        if self.clients[client].silent {
+        if self.clients[client].silent || self.clients[client].deaf && rtp_identity(&datagram.bytes).is_some()
+        {
             return;
         }
         let receive = Receive::new(Protocol::Udp, datagram.from, datagram.to, &datagram.bytes).unwrap();
@@ -488,7 +503,7 @@ impl World {
         if client.next_audio <= now {
             client.next_audio += Duration::from_millis(20);
             if let Some(stream) = client.audio.and_then(|mid| direct.stream_tx_by_mid(mid, None)) {
-                let body = vec![client.audio_sequence as u8; 80];
+                let body = vec![at as u8; 80];
                 let time = (elapsed * 48 / 1000) as u32;
                 stream.write_rtp(RtpWrite::new(
                     111.into(),
@@ -508,12 +523,18 @@ impl World {
                 client.frames_sent += 1;
                 let time = (elapsed * 90 / 1000) as u32;
                 for packet in 0..client.video_packets {
-                    let mut body = vec![client.video_sequence as u8; client.video_packet_bytes];
+                    let longer = if packet + 1 == client.video_packets {
+                        client.video_last_longer
+                    } else {
+                        0
+                    };
+                    let mut body = vec![client.video_sequence as u8; client.video_packet_bytes + longer];
                     // The VP8 payload descriptor and the P bit.
                     body[0] = if packet == 0 { 0x10 } else { 0x00 };
                     body[1] = u8::from(!key);
                     body[2..6].copy_from_slice(&client.frames_sent.to_be_bytes());
                     body[6] = packet as u8;
+                    body[7] = at as u8;
                     let sequence = client.video_sequence.into();
                     stream.write_rtp(
                         RtpWrite::new(96.into(), sequence, time, now, body)
@@ -547,6 +568,18 @@ impl World {
                 self.seed
             );
             self.sends += 1;
+            if rtp_identity(transmit.contents).is_some() {
+                let datagrams = transmit.contents.len().div_ceil(segment);
+                self.media_sends.push((self.now, transmit.destination, datagrams));
+            }
+            let deaf = self
+                .clients
+                .iter()
+                .any(|client| client.deaf && client.address == transmit.destination);
+            if deaf && rtp_identity(transmit.contents).is_some() {
+                *self.on_the_wire.entry(transmit.destination).or_default() += billable;
+                continue;
+            }
             let refuse = self
                 .refuse_every
                 .is_some_and(|every| self.sends.is_multiple_of(every))
@@ -620,4 +653,9 @@ fn rtp_identity(datagram: &[u8]) -> Option<(u32, u16)> {
 /// Frame number and packet number of a simulated video payload.
 pub fn frame_of(payload: &[u8]) -> (u32, u8) {
     (u32::from_be_bytes(payload[2..6].try_into().unwrap()), payload[6])
+}
+
+/// Which client published a simulated payload, audio or video.
+pub fn publisher_of(kind: Kind, payload: &[u8]) -> usize {
+    usize::from(payload[if kind == Kind::Audio { 0 } else { 7 }])
 }
