@@ -207,6 +207,7 @@ pub(crate) fn spawn(
     let fingerprint = certificate.fingerprint();
     let relays = config.relays(turn);
     let turn_config = config.turn(sfu, turn, &relays);
+    let turn_secret: [u8; 32] = rand::rng().random();
     let census = Arc::new(Census::new());
     let mut mailboxes = Vec::with_capacity(size);
     for _ in 0..size {
@@ -219,13 +220,19 @@ pub(crate) fn spawn(
     for (index, (mailbox, (sfu_socket, turn_socket))) in mailboxes.into_iter().zip(sockets).enumerate() {
         let now = crate::clock::now();
         let (sfu_seed, turn_seed): ([u8; 32], [u8; 32]) = (rand::rng().random(), rand::rng().random());
+        let turn_config = turn_server::Config {
+            // Where a node has more shards than the number can name, the last ones share one.
+            shard: u8::try_from(index).unwrap_or(u8::MAX),
+            secret: Some(turn_secret),
+            ..turn_config.clone()
+        };
         let worker = Worker::new(worker::Parts {
             index,
             mailbox,
             sfu_socket,
             turn_socket,
             sfu: sfu::Sfu::new(config.sfu.clone(), certificate.clone(), sfu_seed),
-            turn: turn_server::TurnServer::new(turn_config.clone(), census.clone(), turn_seed, now),
+            turn: turn_server::TurnServer::new(turn_config, census.clone(), turn_seed, now),
             census: census.clone(),
             relays: relays.clone(),
             peers: peers.remove(0),
