@@ -236,7 +236,7 @@ settings! {
     }
     /// Relaying for clients that a NAT blocks.
     turn: Turn {
-        /// The UDP port of the TURN server. Port 0 means any free port.
+        /// The port of the TURN server, UDP and TCP. Port 0 means any free port.
         listen: SocketAddr = local(3478);
         /// Addresses put into XOR-RELAYED-ADDRESS and iceServers. Empty means the address it listens on, and
         /// for a wildcard every usable address of this machine.
@@ -248,6 +248,25 @@ settings! {
         /// Let clients reach peers on this machine's loopback addresses. `dev` turns it on, so that
         /// everything works on one machine; never do so in production.
         allow_loopback_peers: bool = false;
+        /// Take clients over TCP on the same port, and TLS too where there is a certificate.
+        tcp: bool = true;
+        /// Clients over TCP and TLS at the same time on this node.
+        connections_max: u64 = 10_000, in 1..=1_000_000;
+        /// Clients over TCP and TLS, and over DTLS, at the same time from one IPv4 address or IPv6 /56.
+        connections_per_source_max: u64 = 256, in 1..=1_000_000;
+        /// PEM file with the certificate chain for TLS and DTLS, the server's own first. TLS and plain TCP share
+        /// their ports, DTLS and UDP theirs. Read again on SIGHUP. Empty means neither TLS nor DTLS.
+        tls_certificate: String = String::new();
+        /// PEM file with the key of that certificate. DTLS needs an ECDSA key.
+        tls_key: String = String::new();
+        /// The name in the certificate, which clients are told in turns: addresses. Empty means the addresses
+        /// themselves.
+        tls_name: String = String::new();
+        /// Further addresses for TCP and TLS, such as "0.0.0.0:443" for networks that let nothing else through.
+        tls_listen: Vec<SocketAddr> = Vec::new();
+        /// Without files, make a certificate that nobody can check, for trying out. `dev` turns it on; browsers
+        /// refuse it, so they are not told of it.
+        tls_self_signed: bool = false;
     }
     /// DSIP over QUIC, for clients that are no browsers.
     quic: Quic {
@@ -350,6 +369,7 @@ impl Config {
         let mut config = Config::default();
         config.auth.allow_bearer = true;
         config.turn.allow_loopback_peers = true;
+        config.turn.tls_self_signed = true;
         config
     }
 
@@ -503,6 +523,9 @@ impl Config {
         }
         if self.room.video_codecs.is_empty() {
             wrong("room.video_codecs must name at least one codec, or \"*\"");
+        }
+        if self.turn.tls_certificate.is_empty() != self.turn.tls_key.is_empty() {
+            wrong("turn.tls_certificate and turn.tls_key go together");
         }
         if self.tariff.sfu_id.is_empty() || self.tariff.turn_id.is_empty() {
             wrong("tariff.sfu_id and tariff.turn_id must not be empty");
