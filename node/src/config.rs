@@ -264,6 +264,11 @@ settings! {
         tls_name: String = String::new();
         /// Further addresses for TCP and TLS, such as "0.0.0.0:443" for networks that let nothing else through.
         tls_listen: Vec<SocketAddr> = Vec::new();
+        /// A second address and port for NAT behaviour discovery (RFC 5780), such as "203.0.113.6:3479": both must
+        /// differ from those of `listen`. Opens three more UDP sockets. Empty means that nothing can be discovered.
+        discovery_alternate: Vec<SocketAddr> = Vec::new();
+        /// Clients may take their allocations along to another address (RFC 8016).
+        mobility: bool = true;
         /// Without files, make a certificate that nobody can check, for trying out. `dev` turns it on; browsers
         /// refuse it, so they are not told of it.
         tls_self_signed: bool = false;

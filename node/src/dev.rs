@@ -43,6 +43,7 @@ pub(crate) fn run(arguments: &DevArguments) -> Result<(), String> {
             "http": running.http_url(),
             "sfu": running.sfu.to_string(),
             "turn": running.turn.to_string(),
+            "turn_tls": running.relay.turn_tls_addresses,
             "quic": running.quic.to_string(),
             "did": running.relay.key.did().as_str(),
             "issuer_key": data.path("issuer.jwk"),
@@ -133,7 +134,10 @@ impl Signals {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
                 _ = self.hang_up.recv() => {
-                    tracing::info!(operator = relay.key.did().redacted(), "dev has nothing to reload; restart it to change its configuration");
+                    match relay.turn_keys.as_ref().map_or(Ok(()), |keys| keys.reload()) {
+                        Ok(()) => tracing::info!(operator = relay.key.did().redacted(), "read the TLS keys again; restart to change the configuration"),
+                        Err(error) => tracing::error!(%error, "the TLS keys were not read again; the old ones stay"),
+                    }
                 }
             }
         }

@@ -24,6 +24,7 @@ mod session;
 mod shard;
 mod start;
 mod turn_access;
+mod turn_keys;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -22,6 +22,7 @@ use crate::registry::Registry;
 use crate::session::EndReason;
 use crate::shard::{ShardEvent, ShardHandle};
 use crate::turn_access::TurnAccess;
+use crate::turn_keys::TurnKeys;
 
 /// The relay, shared by every task of the control plane.
 pub(crate) struct Relay {
@@ -57,6 +58,10 @@ pub(crate) struct Relay {
     pub(crate) turn_addresses: Vec<SocketAddr>,
     /// Where clients reach DSIP over QUIC.
     pub(crate) quic_addresses: Vec<SocketAddr>,
+    /// Where they reach it over TCP and TLS besides.
+    pub(crate) turn_tls_addresses: Vec<SocketAddr>,
+    /// What they are shown over TLS and DTLS.
+    pub(crate) turn_keys: Option<Arc<TurnKeys>>,
     /// Usernames for the TURN server.
     pub(crate) turn: TurnAccess,
     /// Digest of the certificate that every shard shows.

@@ -11,7 +11,12 @@ mod gauges;
 mod handover;
 mod mailbox;
 mod sfu_port;
+mod turn;
+mod turn_data;
+mod turn_dtls;
+mod turn_listen;
 mod turn_port;
+mod turn_stream;
 mod worker;
 
 use std::io;
@@ -32,8 +37,13 @@ pub(crate) use mailbox::ShardHandle;
 use crate::addresses::{advertised, of_this_machine};
 use crate::cashier::CashierHandle;
 use crate::config::Config;
+use crate::turn_keys::TurnKeys;
 use handover::Peers;
-use turn_port::RelayAddresses;
+use turn::TurnPort;
+use turn_dtls::Associations;
+use turn_listen::TurnListeners;
+use turn_port::{RelayAddresses, TurnSockets};
+use turn_stream::{StreamLimits, Streams};
 use worker::Worker;
 
 /// A ufrag names its shard with two hexadecimal digits.
@@ -66,6 +76,12 @@ pub(crate) struct ShardConfig {
     turn_advertise: Vec<IpAddr>,
     /// Ports of our other listeners, which no TURN client may reach.
     other_ports: Vec<u16>,
+    turn_tcp: bool,
+    turn_tls_listen: Vec<SocketAddr>,
+    turn_discovery: Vec<SocketAddr>,
+    turn_mobility: bool,
+    turn_keys: Option<Arc<TurnKeys>>,
+    turn_streams: Arc<StreamLimits>,
     allow_loopback_peers: bool,
     reduced_bits_per_second: u64,
     audio_only_bits_per_second: u64,
@@ -75,7 +91,12 @@ pub(crate) struct ShardConfig {
 
 impl ShardConfig {
     /// From what the operator set. `http` and `quic` are where the front door listens.
-    pub(crate) fn new(config: &Config, http: SocketAddr, quic: SocketAddr) -> Self {
+    pub(crate) fn new(
+        config: &Config,
+        http: SocketAddr,
+        quic: SocketAddr,
+        keys: Option<Arc<TurnKeys>>,
+    ) -> Self {
         let wished = usize::try_from(config.relay.shards).unwrap_or(SHARDS_MAX);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let shards = if wished == 0 { cores } else { wished }.min(SHARDS_MAX);
@@ -87,6 +108,15 @@ impl ShardConfig {
             turn_listen: config.turn.listen,
             turn_advertise: config.turn.advertise.clone(),
             other_ports: vec![http.port(), quic.port()],
+            turn_tcp: config.turn.tcp,
+            turn_tls_listen: config.turn.tls_listen.clone(),
+            turn_discovery: config.turn.discovery_alternate.clone(),
+            turn_mobility: config.turn.mobility,
+            turn_keys: keys,
+            turn_streams: Arc::new(StreamLimits::new(
+                usize::try_from(config.turn.connections_max).unwrap_or(usize::MAX),
+                u32::try_from(config.turn.connections_per_source_max).unwrap_or(u32::MAX),
+            )),
             allow_loopback_peers: config.turn.allow_loopback_peers,
             reduced_bits_per_second: config.ladder.turn_reduced_bits_per_second,
             audio_only_bits_per_second: config.ladder.turn_audio_only_bits_per_second,
@@ -100,18 +130,27 @@ impl ShardConfig {
     }
 
     /// The TURN core's part, once the ports are known.
-    fn turn(&self, sfu: SocketAddr, turn: SocketAddr, relays: &RelayAddresses) -> turn_server::Config {
+    fn turn(
+        &self,
+        sfu: SocketAddr,
+        listeners: &TurnListeners,
+        relays: &RelayAddresses,
+    ) -> turn_server::Config {
+        let turn = listeners.address;
         let mut own_addresses = of_this_machine();
         own_addresses.extend(self.sfu_advertise.iter().chain(&self.turn_advertise));
         own_addresses.extend(
             [sfu.ip(), turn.ip()]
                 .into_iter()
+                .chain(self.turn_discovery.iter().map(SocketAddr::ip))
                 .filter(|ip| !ip.is_unspecified()),
         );
         // Where the SFU is known under another address than it is bound to, clients name that one.
         let sfu_addresses = advertised(sfu, &self.sfu_advertise).into_iter().chain([sfu]);
         let mut own_listeners = self.other_ports.clone();
         own_listeners.push(turn.port());
+        own_listeners.extend(listeners.tls.iter().map(SocketAddr::port));
+        own_listeners.extend(self.turn_discovery.iter().map(SocketAddr::port));
         let policy = AddressPolicy {
             own_addresses,
             sfu: sfu_addresses.collect(),
@@ -123,6 +162,9 @@ impl ShardConfig {
         };
         turn_server::Config {
             families: relays.families(),
+            tcp_relay: self.turn_tcp,
+            mobility: self.turn_mobility,
+            discovery: listeners.discovery.clone(),
             reduced_bits_per_second: self.reduced_bits_per_second,
             audio_only_bits_per_second: self.audio_only_bits_per_second,
             burst_bytes: self.burst_bytes,
@@ -151,6 +193,7 @@ pub(crate) struct Shards {
     threads: Vec<JoinHandle<()>>,
     sfu: SocketAddr,
     turn: SocketAddr,
+    turn_tls: Vec<SocketAddr>,
     fingerprint: Fingerprint,
 }
 
@@ -168,6 +211,11 @@ impl Shards {
     /// Where the TURN server listens.
     pub(crate) fn turn_address(&self) -> SocketAddr {
         self.turn
+    }
+
+    /// Where it listens for TCP and TLS besides.
+    pub(crate) fn turn_tls_addresses(&self) -> &[SocketAddr] {
+        &self.turn_tls
     }
 
     /// Of the certificate that every shard shows.
@@ -199,14 +247,20 @@ pub(crate) fn spawn(
         address: sfu,
         sockets: sfu_sockets,
     } = bind_group(config.sfu_listen, size, Fragmentation::Forbidden)?;
-    let Group {
-        address: turn,
-        sockets: turn_sockets,
-    } = bind_group(config.turn_listen, size, Fragmentation::Allowed)?;
+    let mut turn_listeners = turn_listen::open(
+        &turn_listen::Wanted {
+            listen: config.turn_listen,
+            tcp: config.turn_tcp,
+            tls: &config.turn_tls_listen,
+            discovery: &config.turn_discovery,
+        },
+        size,
+    )?;
+    let turn = turn_listeners.address;
     let certificate = sfu::dtls::Certificate::generate();
     let fingerprint = certificate.fingerprint();
     let relays = config.relays(turn);
-    let turn_config = config.turn(sfu, turn, &relays);
+    let turn_config = config.turn(sfu, &turn_listeners, &relays);
     let turn_secret: [u8; 32] = rand::rng().random();
     let census = Arc::new(Census::new());
     let mut mailboxes = Vec::with_capacity(size);
@@ -216,25 +270,41 @@ pub(crate) fn spawn(
     let handles: Vec<ShardHandle> = mailboxes.iter().map(|mailbox| mailbox.handle()).collect();
     let mut peers = Peers::among(&handles);
     let mut threads = Vec::with_capacity(size);
-    let sockets = sfu_sockets.into_iter().zip(turn_sockets);
-    for (index, (mailbox, (sfu_socket, turn_socket))) in mailboxes.into_iter().zip(sockets).enumerate() {
+    let sockets = sfu_sockets
+        .into_iter()
+        .zip(std::mem::take(&mut turn_listeners.shards));
+    for (index, (mailbox, (sfu_socket, listeners))) in mailboxes.into_iter().zip(sockets).enumerate() {
         let now = crate::clock::now();
         let (sfu_seed, turn_seed): ([u8; 32], [u8; 32]) = (rand::rng().random(), rand::rng().random());
-        let turn_config = turn_server::Config {
+        let keys = || config.turn_keys.clone();
+        let core_config = turn_server::Config {
             // Where a node has more shards than the number can name, the last ones share one.
             shard: u8::try_from(index).unwrap_or(u8::MAX),
             secret: Some(turn_secret),
             ..turn_config.clone()
         };
+        let turn = TurnPort::new(
+            index,
+            turn_server::TurnServer::new(core_config, census.clone(), turn_seed, now),
+            TurnSockets::new(listeners.udp, relays.clone()),
+            Streams::new(
+                index,
+                handles.clone(),
+                listeners.tcp,
+                keys(),
+                config.turn_streams.clone(),
+            ),
+            Associations::new(keys(), config.turn_streams.per_source_max),
+            handles.clone(),
+            cashier.clone(),
+        );
         let worker = Worker::new(worker::Parts {
             index,
             mailbox,
             sfu_socket,
-            turn_socket,
+            turn,
             sfu: sfu::Sfu::new(config.sfu.clone(), certificate.clone(), sfu_seed),
-            turn: turn_server::TurnServer::new(turn_config, census.clone(), turn_seed, now),
             census: census.clone(),
-            relays: relays.clone(),
             peers: peers.remove(0),
             cashier: cashier.clone(),
             events: events.clone(),
@@ -250,6 +320,7 @@ pub(crate) fn spawn(
         threads,
         sfu,
         turn,
+        turn_tls: turn_listeners.tls,
         fingerprint,
     })
 }

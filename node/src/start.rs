@@ -1,7 +1,7 @@
 //! From a configuration to a running relay, and back: ledger, shards, front door, in that order, and closed in the
 //! other.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -25,6 +25,7 @@ use crate::relay::Relay;
 use crate::session::{EndReason, Told};
 use crate::shard::{self, Command, ShardConfig, Shards};
 use crate::turn_access::TurnAccess;
+use crate::turn_keys::TurnKeys;
 use crate::{clock, http, quic};
 
 /// Events of shards that may wait for the control plane. A shard that finds it full counts and drops: a session's end
@@ -134,13 +135,29 @@ pub(crate) async fn start(
     )
     .map_err(|error| error.to_string())?;
     let (events, events_of_shards) = mpsc::channel(SHARD_EVENTS_MAX);
-    let shards =
-        shard::spawn(ShardConfig::new(&config, http, quic_at), cashier.clone(), events).map_err(|error| {
-            format!(
-                "sfu {} or turn {}: {error}",
-                config.sfu.listen, config.turn.listen
-            )
-        })?;
+    let told: Vec<IpAddr> = advertised(config.turn.listen, &config.turn.advertise)
+        .iter()
+        .map(SocketAddr::ip)
+        .collect();
+    let turn_keys = TurnKeys::from_config(&config.turn, &told)?;
+    let dtls = turn_keys.as_ref().is_some_and(|keys| keys.has_dtls());
+    tracing::info!(
+        tcp = config.turn.tcp,
+        tls = turn_keys.is_some(),
+        dtls,
+        "TURN besides UDP"
+    );
+    let shards = shard::spawn(
+        ShardConfig::new(&config, http, quic_at, turn_keys.clone()),
+        cashier.clone(),
+        events,
+    )
+    .map_err(|error| {
+        format!(
+            "sfu {} or turn {}: {error}",
+            config.sfu.listen, config.turn.listen
+        )
+    })?;
     ledger
         .start(shards.handles())
         .map_err(|error| format!("the cashier's thread: {error}"))?;
@@ -170,6 +187,12 @@ pub(crate) async fn start(
         candidates: advertised(sfu, &config.sfu.advertise),
         turn_addresses: advertised(turn, &config.turn.advertise),
         quic_addresses: advertised(quic_at, &[]),
+        turn_tls_addresses: shards
+            .turn_tls_addresses()
+            .iter()
+            .flat_map(|at| advertised(*at, &config.turn.advertise))
+            .collect(),
+        turn_keys,
         turn: TurnAccess::new(config.turn.credentials_per_account_max),
         fingerprint: shards.fingerprint(),
         registry: Mutex::new(Registry::new(&config, shards.handles())),

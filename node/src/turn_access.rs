@@ -2,6 +2,7 @@
 //! do not fit what browsers allow (DESIGN: "Who is asking"). The name says nothing but the session.
 
 use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -75,12 +76,30 @@ impl TurnAccess {
 }
 
 impl Relay {
-    /// The addresses of the TURN server, as `RTCIceServer` has them.
+    /// The addresses of the TURN server, as `RTCIceServer` has them: what is open, and of TLS what a browser will take.
+    /// DTLS, which browsers do not speak, is where UDP is.
     pub(crate) fn turn_urls(&self) -> Vec<String> {
-        self.turn_addresses
-            .iter()
-            .map(|address| format!("turn:{address}?transport=udp"))
-            .collect()
+        let turn = &self.config.turn;
+        let further = &self.turn_tls_addresses;
+        let mut urls: Vec<String> = Vec::new();
+        let mut add = |scheme: &str, at: &dyn std::fmt::Display, transport: &str| {
+            let url = format!("{scheme}:{at}?transport={transport}");
+            if !urls.contains(&url) {
+                urls.push(url);
+            }
+        };
+        self.turn_addresses.iter().for_each(|at| add("turn", at, "udp"));
+        let main: &[SocketAddr] = if turn.tcp { &self.turn_addresses } else { &[] };
+        main.iter().chain(further).for_each(|at| add("turn", at, "tcp"));
+        if self.turn_keys.as_ref().is_some_and(|keys| keys.is_checkable()) {
+            for at in main.iter().chain(further) {
+                match turn.tls_name.as_str() {
+                    "" => add("turns", at, "tcp"),
+                    name => add("turns", &format_args!("{name}:{}", at.port()), "tcp"),
+                }
+            }
+        }
+        urls
     }
 
     /// Exchanges a permit for a username, after crediting its voucher and seeing that the account can pay.

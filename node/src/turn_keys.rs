@@ -25,7 +25,10 @@ pub(crate) const DTLS_HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 
 /// Where the certificate comes from.
 enum Source {
-    Files { certificate: PathBuf, key: PathBuf },
+    Files {
+        certificate: PathBuf,
+        key: PathBuf,
+    },
     /// Made at the start, for trying out.
     SelfSigned(Vec<String>),
 }
@@ -100,7 +103,9 @@ impl TurnKeys {
             .map_err(|error| format!("DTLS: {error}"))?;
         let identity = source.read(&provider, &dtls_config)?;
         if identity.dtls.is_none() {
-            tracing::warn!("the certificate of turn.tls_certificate has no ECDSA key: TURN over DTLS is not offered");
+            tracing::warn!(
+                "the certificate of turn.tls_certificate has no ECDSA key: TURN over DTLS is not offered"
+            );
         }
         let shown = Arc::new(Shown(RwLock::new(identity)));
         let tls = rustls::ServerConfig::builder_with_provider(provider)
@@ -158,7 +163,11 @@ impl Source {
         let private_key = key.secret_der().to_vec();
         let tls = CertifiedKey::from_der(chain, key, provider)
             .map_err(|error| format!("turn.tls_certificate and turn.tls_key: {error}"))?;
-        let ecdsa = dtls.crypto_provider().key_provider.load_private_key(&private_key).is_ok();
+        let ecdsa = dtls
+            .crypto_provider()
+            .key_provider
+            .load_private_key(&private_key)
+            .is_ok();
         let dtls = ecdsa.then(|| {
             Arc::new(DtlsCertificate {
                 certificate: leaf,
@@ -189,7 +198,8 @@ fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, String> {
 }
 
 fn self_signed(names: &[String]) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), String> {
-    let made = rcgen::generate_simple_self_signed(names).map_err(|error| format!("a self-signed certificate: {error}"))?;
+    let made = rcgen::generate_simple_self_signed(names)
+        .map_err(|error| format!("a self-signed certificate: {error}"))?;
     let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
     Ok((vec![made.cert.der().clone()], key.into()))
 }
@@ -219,7 +229,9 @@ mod tests {
     #[test]
     fn files_that_are_read_again_change_what_is_shown_and_bad_ones_do_not() {
         let folder = tempfile::tempdir().unwrap();
-        let keys = TurnKeys::from_config(&write(folder.path()), &[]).unwrap().unwrap();
+        let keys = TurnKeys::from_config(&write(folder.path()), &[])
+            .unwrap()
+            .unwrap();
         let shown = |keys: &TurnKeys| keys.shown.get().tls.cert[0].clone();
         let first = shown(&keys);
         let turn = write(folder.path());
@@ -231,7 +243,14 @@ mod tests {
         assert!(keys.reload().unwrap_err().contains("turn.tls_key"));
         assert_eq!(shown(&keys), second, "what was good stays");
         write(folder.path());
-        std::fs::write(&turn.tls_key, pem("PRIVATE KEY", self_signed(&["other".to_owned()]).unwrap().1.secret_der())).unwrap();
+        std::fs::write(
+            &turn.tls_key,
+            pem(
+                "PRIVATE KEY",
+                self_signed(&["other".to_owned()]).unwrap().1.secret_der(),
+            ),
+        )
+        .unwrap();
         assert!(keys.reload().is_err(), "the key of another certificate");
     }
 
@@ -242,7 +261,9 @@ mod tests {
             tls_self_signed: true,
             ..Turn::default()
         };
-        let keys = TurnKeys::from_config(&turn, &["127.0.0.1".parse().unwrap()]).unwrap().unwrap();
+        let keys = TurnKeys::from_config(&turn, &["127.0.0.1".parse().unwrap()])
+            .unwrap()
+            .unwrap();
         assert!(keys.has_dtls() && !keys.is_checkable());
         keys.reload().unwrap();
     }

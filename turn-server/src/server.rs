@@ -147,6 +147,16 @@ impl TurnServer {
         self.events.pop_front()
     }
 
+    /// The shard that the message which was just handed in is for, if it is another one: [`Event::HandOver`] for whoever
+    /// has the message still in hand.
+    pub fn take_hand_over(&mut self, client: &Client) -> Option<u8> {
+        let &Event::HandOver { client: whose, shard } = self.events.back()? else {
+            return None;
+        };
+        (whose == *client).then(|| self.events.pop_back())?;
+        Some(shard)
+    }
+
     /// When [`TurnServer::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.next_sweep
@@ -211,6 +221,13 @@ impl TurnServer {
     /// How many allocations there are, pending ones included.
     pub fn allocations(&self) -> usize {
         self.allocations.len()
+    }
+
+    /// True if this client has an allocation, or carries data of one (RFC 6062): its connection is in use.
+    pub fn serves(&self, client: &Client) -> bool {
+        let joined = |connection| self.data.of_client(connection).is_some();
+        self.allocations.key_of(client).is_some()
+            || self.data.len() > 0 && client.connection.is_some_and(joined)
     }
 
     /// What passed and what did not.

@@ -1,6 +1,8 @@
 //! TURN egress: a single packet leaves as it lies; several that came together for one destination are laid out once and
 //! leave in one send.
 
+use std::net::SocketAddr;
+
 use datagram::{Ecn, Outbox};
 use turn_server::{Charged, Transmit, TurnServer, Via};
 
@@ -11,6 +13,7 @@ use super::turn_port::TurnSockets;
 pub(super) struct Batch {
     outbox: Outbox,
     via: Via,
+    source: Option<SocketAddr>,
     charged: Option<Charged>,
     /// Of each datagram, what is not application data.
     overhead: u64,
@@ -21,6 +24,11 @@ pub(super) struct Batch {
 pub(super) struct Unsent([Option<Charged>; 2]);
 
 impl Unsent {
+    /// This, if anything.
+    pub(super) fn of(charged: Option<Charged>) -> Self {
+        Self([charged, None])
+    }
+
     /// Tells the core.
     pub(super) fn give_back(self, turn: &mut TurnServer) {
         self.0
@@ -35,6 +43,7 @@ impl Batch {
         Self {
             outbox: Outbox::new(),
             via: Via::Listener,
+            source: None,
             charged: None,
             overhead: 0,
         }
@@ -66,18 +75,6 @@ impl Batch {
         Unsent([self.send(sockets, gauges), None])
     }
 
-    /// Sends an answer of the server's own, which costs nothing.
-    pub(super) fn answer(
-        &self,
-        transmit: Option<Transmit<'_>>,
-        sockets: &mut TurnSockets,
-        gauges: &mut Gauges,
-    ) {
-        if let Some(transmit) = transmit {
-            send_one(&transmit, None, sockets, gauges);
-        }
-    }
-
     /// Adds a packet; false if it belongs to another batch.
     fn push(&mut self, transmit: &Transmit<'_>, ecn: Option<Ecn>) -> bool {
         let Some(charged) = transmit.charged else {
@@ -86,7 +83,8 @@ impl Batch {
         let overhead = transmit.contents.len() as u64 - charged.bytes;
         if let Some(open) = &self.charged {
             let same_meter = (open.allocation, open.direction) == (charged.allocation, charged.direction);
-            if !same_meter || self.via != transmit.via || self.overhead != overhead {
+            let same_way = (self.via, self.source) == (transmit.via, transmit.source);
+            if !same_meter || !same_way || self.overhead != overhead {
                 return false;
             }
         }
@@ -100,13 +98,13 @@ impl Batch {
         });
         open.packets += 1;
         open.bytes += charged.bytes;
-        (self.via, self.overhead) = (transmit.via, overhead);
+        (self.via, self.source, self.overhead) = (transmit.via, transmit.source, overhead);
         true
     }
 
     fn send(&mut self, sockets: &mut TurnSockets, gauges: &mut Gauges) -> Option<Charged> {
         let charged = self.charged.take()?;
-        let unsent = match (self.outbox.transmit(), sockets.via(self.via)) {
+        let unsent = match (self.outbox.transmit(), sockets.via(self.via, self.source)) {
             (Some(transmit), Some(socket)) => {
                 gauges.batch(self.outbox.segments());
                 socket.send(&transmit).err().map(|refused| {
@@ -132,7 +130,7 @@ fn send_one(
     sockets: &mut TurnSockets,
     gauges: &mut Gauges,
 ) -> Option<Charged> {
-    let Some(socket) = sockets.via(transmit.via) else {
+    let Some(socket) = sockets.via(transmit.via, transmit.source) else {
         return transmit.charged;
     };
     gauges.batch(1);
@@ -156,7 +154,6 @@ fn datagram_of<'a>(transmit: &Transmit<'a>, ecn: Option<Ecn>) -> datagram::Trans
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
     use std::time::{Duration, Instant};
 
     use datagram::{Fragmentation, Inbox, Socket};
@@ -172,7 +169,7 @@ mod tests {
         let bind = || Socket::bind(local, Fragmentation::Allowed).unwrap();
         let receiver = bind();
         let destination = receiver.local_addr();
-        let mut sockets = TurnSockets::new(bind(), RelayAddresses::new(&[], &[]));
+        let mut sockets = TurnSockets::new(vec![bind()], RelayAddresses::new(&[], &[]));
         let (mut batch, mut gauges) = (Batch::new(), Gauges::new(Instant::now()));
         let transmit = Transmit {
             via: Via::Listener,

@@ -9,6 +9,9 @@ use sfu::media::{Media, Mid, Transport};
 use tokio::sync::oneshot;
 use turn_server::Credential;
 
+use super::turn::{Moved, Strayed};
+use super::turn_stream::Accepted;
+
 /// Everything a shard can be told.
 pub(crate) enum Command {
     /// Opens an SFU session here. The answer says whether the core took it.
@@ -55,6 +58,12 @@ pub(crate) enum Command {
         allocation: u64,
         reason: turn_server::Refusal,
     },
+    /// A TURN client's connection that another shard accepted.
+    AdoptStream(Box<Accepted>),
+    /// A TURN client's connection that turned out to be this shard's.
+    MoveStream(Box<Moved>),
+    /// A datagram of a TURN client whose allocation is here.
+    TurnDatagram(Box<Strayed>),
     /// Ends a session, SFU or TURN, with all its allocations. For TURN it goes to every shard.
     End { session: SessionId, reason: EndReason },
     /// No new sessions from now on; live ones keep running.

@@ -3,6 +3,8 @@
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
+use super::turn::TurnPort;
+use super::turn_stream::StreamDiscard;
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
 /// How often counters are published.
@@ -39,6 +41,7 @@ pub(super) struct Gauges {
     turn: [Published; 4],
     sfu_discards: Vec<Published>,
     turn_discards: Vec<Published>,
+    stream_discards: Vec<Published>,
     auth_failures: Vec<Published>,
     refused: [Published; 3],
     refused_counts: [u64; 3],
@@ -78,6 +81,10 @@ impl Gauges {
                 .map(|reason| discard("sfu", reason.as_str()))
                 .collect(),
             turn_discards: turn_server::Discard::ALL
+                .iter()
+                .map(|reason| discard("turn", reason.as_str()))
+                .collect(),
+            stream_discards: StreamDiscard::ALL
                 .iter()
                 .map(|reason| discard("turn", reason.as_str()))
                 .collect(),
@@ -123,16 +130,11 @@ impl Gauges {
     }
 
     /// Publishes what is due.
-    pub(super) fn publish(
-        &mut self,
-        sfu: &sfu::Counters,
-        turn: &turn_server::Counters,
-        allocations: usize,
-        now: Instant,
-    ) {
+    pub(super) fn publish(&mut self, sfu: &sfu::Counters, port: &TurnPort, now: Instant) {
         if now < self.next {
             return;
         }
+        let (turn, allocations) = (port.core.counters(), port.core.allocations());
         self.next = now + PUBLISH_EVERY;
         let sfu_figures = [sfu.packets_in, sfu.packets_out, sfu.bytes_in, sfu.bytes_out];
         let turn_figures = [
@@ -161,6 +163,10 @@ impl Gauges {
             .iter_mut()
             .zip(turn.auth_failures())
             .for_each(|(p, (_, value))| p.set(value));
+        self.stream_discards
+            .iter_mut()
+            .zip(port.stream_discards())
+            .for_each(|(published, value)| published.set(*value));
         self.refused
             .iter_mut()
             .zip(self.refused_counts)

@@ -186,7 +186,8 @@ impl Associations {
 
     /// Encrypts a message; [`Associations::poll`] afterwards. False if it cannot be sent.
     pub(super) fn send(&mut self, id: ConnectionId, message: &[u8]) -> bool {
-        let Some(association) = find(&mut self.slots, id).filter(|association| association.established) else {
+        let Some(association) = find(&mut self.slots, id).filter(|association| association.established)
+        else {
             return false;
         };
         message.len() <= RECORD_MAX && association.dtls.send_application_data(message).is_ok()
@@ -237,7 +238,11 @@ impl Associations {
 
     /// Lets time pass: who has something to retransmit, to be polled. Ends who was silent for too long without an
     /// allocation, as `is_used` says.
-    pub(super) fn handle_timeout(&mut self, now: Instant, is_used: impl Fn(&Client) -> bool) -> Vec<ConnectionId> {
+    pub(super) fn handle_timeout(
+        &mut self,
+        now: Instant,
+        is_used: impl Fn(&Client) -> bool,
+    ) -> Vec<ConnectionId> {
         if self.next_sweep.is_none_or(|due| now < due) {
             return Vec::new();
         }

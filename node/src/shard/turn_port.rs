@@ -5,12 +5,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use datagram::{Fragmentation, Socket};
 use mio::{Interest, Registry, Token};
-use turn_server::{AllocationKey, Family, Via};
+use turn_server::{AllocationKey, Client, Family, Via};
 
 use super::family;
+use super::gauges::Gauges;
 
 /// The poll's token of the first relayed port; those of the listeners are below.
-pub(super) const FIRST_RELAY: usize = 3;
+pub(super) const FIRST_RELAY: usize = 16;
+
+/// That of the first UDP listener: four at most.
+pub(super) const FIRST_LISTENER: usize = 2;
 
 /// Where relayed ports are opened, and under which address they are told.
 #[derive(Clone)]
@@ -71,7 +75,8 @@ impl RelayAddresses {
 
 /// All sockets of TURN on one shard.
 pub(super) struct TurnSockets {
-    pub(super) listener: Socket,
+    /// The one that clients know, and those for NAT behaviour discovery (RFC 5780).
+    listeners: Vec<Socket>,
     addresses: RelayAddresses,
     /// By [`place`].
     relays: Vec<Option<Relay>>,
@@ -83,9 +88,9 @@ struct Relay {
 }
 
 impl TurnSockets {
-    pub(super) fn new(listener: Socket, addresses: RelayAddresses) -> Self {
+    pub(super) fn new(listeners: Vec<Socket>, addresses: RelayAddresses) -> Self {
         Self {
-            listener,
+            listeners,
             addresses,
             relays: Vec::new(),
         }
@@ -121,17 +126,69 @@ impl TurnSockets {
         }
     }
 
-    /// The relayed port in this slot.
-    pub(super) fn relay(&self, slot: usize) -> Option<(AllocationKey, &Socket)> {
-        let relay = self.relays.get(slot)?.as_ref()?;
-        Some((relay.allocation, &relay.socket))
+    /// Registers the listeners.
+    pub(super) fn register(&mut self, registry: &Registry) -> io::Result<()> {
+        for (index, listener) in self.listeners.iter_mut().enumerate() {
+            registry.register(listener, Token(FIRST_LISTENER + index), Interest::READABLE)?;
+        }
+        Ok(())
     }
 
-    /// The socket that something leaves through.
-    pub(super) fn via(&mut self, via: Via) -> Option<&mut Socket> {
+    /// Where a relayed port of this family is bound, and the address that the client is told.
+    pub(super) fn addresses_of(&self, family: Family, port: u16) -> io::Result<(SocketAddr, SocketAddr)> {
+        let RelayAddress { bound, told } =
+            self.addresses.of(family).ok_or(io::ErrorKind::AddrNotAvailable)?;
+        Ok((SocketAddr::new(bound, port), SocketAddr::new(told, port)))
+    }
+
+    /// The socket of this token.
+    pub(super) fn socket(&self, Token(token): Token) -> Option<&Socket> {
+        match token.checked_sub(FIRST_RELAY) {
+            Some(slot) => Some(&self.relays.get(slot)?.as_ref()?.socket),
+            None => self.listeners.get(token.checked_sub(FIRST_LISTENER)?),
+        }
+    }
+
+    /// The allocation of the relayed port of this token; none if it is a listener's.
+    pub(super) fn allocation(&self, Token(token): Token) -> Option<AllocationKey> {
+        let relay = self.relays.get(token.checked_sub(FIRST_RELAY)?)?.as_ref()?;
+        Some(relay.allocation)
+    }
+
+    /// Sends a datagram that is not the core's to a client. False if it did not leave.
+    pub(super) fn send_to_client(&mut self, client: &Client, contents: &[u8], gauges: &mut Gauges) -> bool {
+        let Some(socket) = self.via(Via::Listener, Some(client.server)) else {
+            return false;
+        };
+        gauges.batch(1);
+        let sent = socket.send(&datagram::Transmit {
+            destination: client.source,
+            source: Some(client.server.ip()).filter(|ip| !ip.is_unspecified()),
+            segment_size: None,
+            ecn: None,
+            contents,
+        });
+        sent.map_err(|refused| gauges.refused(refused.datagrams, refused.kind))
+            .is_ok()
+    }
+
+    /// The socket that something leaves through; of the listeners, the one with this address.
+    pub(super) fn via(&mut self, via: Via, source: Option<SocketAddr>) -> Option<&mut Socket> {
         match via {
-            Via::Listener => Some(&mut self.listener),
-            // There are no listeners of connections.
+            Via::Listener => {
+                let bound = |address: SocketAddr, to: SocketAddr| {
+                    address.port() == to.port() && (address.ip() == to.ip() || address.ip().is_unspecified())
+                };
+                let found = match (self.listeners.len(), source) {
+                    (0 | 1, _) | (_, None) => None,
+                    (_, Some(source)) => self
+                        .listeners
+                        .iter()
+                        .position(|socket| bound(socket.local_addr(), source)),
+                };
+                self.listeners.get_mut(found.unwrap_or_default())
+            }
+            // Connections are not sockets of this kind.
             Via::Connection(_) => None,
             Via::Relay { allocation, family } => {
                 let relay = self.relays.get_mut(place(allocation, family))?.as_mut()?;

@@ -10,13 +10,12 @@ mod pool;
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use mio::event::Event;
-use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use turn_server::{Client, ConnectionId, Transport};
 
@@ -24,8 +23,8 @@ use super::mailbox::ShardHandle;
 use crate::http::source_limit::source_of;
 use crate::turn_keys::TurnKeys;
 pub(super) use accept::{Accepted, Listener, listen};
+pub(in crate::shard) use connection::Scratch;
 use connection::{Connection, Ended, IDLE_MAX, Queued};
-pub(super) use connection::Scratch;
 use pool::Pool;
 
 /// The poll's tokens of listeners and of connections, above those of every other socket.
@@ -117,6 +116,8 @@ pub(super) struct Streams {
     free: Vec<usize>,
     /// Connections that may have more to read; the poll does not say so again.
     readable: VecDeque<usize>,
+    /// Connections whose kernel takes more again.
+    writable: Vec<ConnectionId>,
     /// Connections with something to send.
     dirty: Vec<usize>,
     per_source: HashMap<IpAddr, u32>,
@@ -142,6 +143,7 @@ impl Streams {
             slots: Vec::new(),
             free: Vec::new(),
             readable: VecDeque::new(),
+            writable: Vec::new(),
             dirty: Vec::new(),
             per_source: HashMap::new(),
             pool: Pool::default(),
@@ -155,7 +157,11 @@ impl Streams {
     /// Registers the listeners.
     pub(super) fn register(&mut self, registry: &Registry) -> std::io::Result<()> {
         for (index, listener) in self.listeners.iter_mut().enumerate() {
-            registry.register(&mut listener.io, Token(FIRST_STREAM_LISTENER + index), Interest::READABLE)?;
+            registry.register(
+                &mut listener.io,
+                Token(FIRST_STREAM_LISTENER + index),
+                Interest::READABLE,
+            )?;
         }
         Ok(())
     }
@@ -174,11 +180,17 @@ impl Streams {
     pub(super) fn note(&mut self, event: &Event) -> bool {
         let Token(token) = event.token();
         if let Some(slot) = token.checked_sub(FIRST_STREAM) {
-            let Some(connection) = self.slots.get_mut(slot).and_then(|slot| slot.connection.as_mut()) else {
+            let Some(place) = self.slots.get_mut(slot) else {
+                return true;
+            };
+            let id = id_of(slot, place.generation);
+            let Some(connection) = place.connection.as_mut() else {
                 return true;
             };
             if event.is_writable() {
-                connection.unblock();
+                if connection.unblock() {
+                    self.writable.push(id);
+                }
                 mark_dirty(&mut self.dirty, connection, slot);
             }
             if (event.is_readable() || event.is_read_closed() || event.is_error()) && !connection.queued {
@@ -274,14 +286,29 @@ impl Streams {
     /// Who is at the other end, as the core knows it.
     pub(super) fn client(&self, id: ConnectionId) -> Option<Client> {
         let connection = self.get(id)?;
-        let transport = if connection.is_tls() { Transport::Tls } else { Transport::Tcp };
-        Some(Client::connected(transport, connection.client(), connection.local(), id))
+        let transport = if connection.is_tls() {
+            Transport::Tls
+        } else {
+            Transport::Tcp
+        };
+        Some(Client::connected(
+            transport,
+            connection.client(),
+            connection.local(),
+            id,
+        ))
     }
 
     /// What has come on a connection: see [`Connection::read`].
     pub(super) fn read(&mut self, id: ConnectionId, scratch: &mut Scratch) -> Result<(usize, bool), Ended> {
         let slot = slot_of(id);
-        let Self { slots, pool, keys, dirty, .. } = self;
+        let Self {
+            slots,
+            pool,
+            keys,
+            dirty,
+            ..
+        } = self;
         let Some(connection) = find(slots, id) else {
             return Ok((0, false));
         };
@@ -326,7 +353,9 @@ impl Streams {
 
     /// Sends a message with the next flush. False if it is dropped.
     pub(super) fn push(&mut self, id: ConnectionId, message: &[u8], answer: bool) -> bool {
-        let Self { slots, pool, dirty, .. } = self;
+        let Self {
+            slots, pool, dirty, ..
+        } = self;
         let Some(connection) = find(slots, id) else {
             return false;
         };
@@ -340,11 +369,30 @@ impl Streams {
 
     /// Sends bytes of a data connection as they are; how many there was room for.
     pub(super) fn push_bytes(&mut self, id: ConnectionId, bytes: &[u8]) -> usize {
-        let Self { slots, pool, dirty, .. } = self;
-        let Some(connection) = find(slots, id) else { return 0 };
+        let Self {
+            slots, pool, dirty, ..
+        } = self;
+        let Some(connection) = find(slots, id) else {
+            return 0;
+        };
         let taken = connection.push_bytes(bytes, pool);
         mark_dirty(dirty, connection, slot_of(id));
         taken
+    }
+
+    /// Is there room for so many bytes?
+    pub(super) fn has_room(&self, id: ConnectionId, bytes: usize) -> bool {
+        self.get(id).is_some_and(|connection| connection.room() >= bytes)
+    }
+
+    /// The kernel takes no more for now.
+    pub(super) fn is_blocked(&self, id: ConnectionId) -> bool {
+        self.get(id).is_none_or(Connection::is_blocked)
+    }
+
+    /// A connection whose kernel takes more again.
+    pub(super) fn next_writable(&mut self) -> Option<ConnectionId> {
+        self.writable.pop()
     }
 
     /// Nothing of it waits to be sent; true as well for one that is gone.
@@ -412,7 +460,11 @@ impl Streams {
                 continue;
             }
             if self.client(id).is_some_and(|client| is_used(&client)) {
-                self.slots[slot].connection.as_mut().expect("looked at above").deadline = now + IDLE_MAX;
+                self.slots[slot]
+                    .connection
+                    .as_mut()
+                    .expect("looked at above")
+                    .deadline = now + IDLE_MAX;
             } else {
                 silent.push(id);
             }
@@ -433,7 +485,10 @@ impl Streams {
 
     fn get(&self, id: ConnectionId) -> Option<&Connection> {
         let place = self.slots.get(slot_of(id))?;
-        place.connection.as_deref().filter(|_| id_of(slot_of(id), place.generation) == id)
+        place
+            .connection
+            .as_deref()
+            .filter(|_| id_of(slot_of(id), place.generation) == id)
     }
 
     fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Connection> {

@@ -2,31 +2,28 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use datagram::{Inbox, Socket};
 use identity::Permit;
-use metering::{AccountId, Allowance, SessionId};
+use metering::{Allowance, SessionId};
 use mio::{Events, Interest, Token};
 use sfu::{CloseReason, Sfu};
 use tokio::sync::mpsc;
-use turn_server::{AllocationKey, Census, Client, Refusal, TurnServer};
+use turn_server::{AllocationKey, Census};
 
 use super::ShardEvent;
-use super::batch::Batch;
 use super::command::{Command, EndReason, OpenSfu};
 use super::gauges::Gauges;
 use super::handover::{Parcel, Peers};
 use super::mailbox::{BELL, Mailbox};
 use super::sfu_port::SfuPort;
-use super::turn_port::{FIRST_RELAY, RelayAddresses, TurnSockets};
-use crate::cashier::{self, CashierHandle, TurnAdmission};
+use super::turn::TurnPort;
+use crate::cashier::CashierHandle;
 use crate::clock;
 
 const SFU: Token = Token(1);
-const TURN: Token = Token(2);
 
 /// Readiness taken from one poll.
 const EVENTS_MAX: usize = 1_024;
@@ -43,11 +40,9 @@ pub(super) struct Parts {
     pub(super) index: usize,
     pub(super) mailbox: Mailbox,
     pub(super) sfu_socket: Socket,
-    pub(super) turn_socket: Socket,
     pub(super) sfu: Sfu,
-    pub(super) turn: TurnServer,
+    pub(super) turn: TurnPort,
     pub(super) census: Arc<Census>,
-    pub(super) relays: RelayAddresses,
     pub(super) peers: Peers,
     pub(super) cashier: CashierHandle,
     pub(super) events: mpsc::Sender<ShardEvent>,
@@ -59,9 +54,7 @@ pub(super) struct Worker {
     mailbox: Mailbox,
     inbox: Inbox,
     sfu: SfuPort,
-    sockets: TurnSockets,
-    turn: TurnServer,
-    batch: Batch,
+    turn: TurnPort,
     peers: Peers,
     gauges: Gauges,
     census: Arc<Census>,
@@ -79,21 +72,19 @@ impl Worker {
     pub(super) fn new(parts: Parts) -> io::Result<Self> {
         let Parts {
             mut sfu_socket,
-            mut turn_socket,
+            mut turn,
             mailbox,
             ..
         } = parts;
         let registry = mailbox.poll.registry();
         registry.register(&mut sfu_socket, SFU, Interest::READABLE)?;
-        registry.register(&mut turn_socket, TURN, Interest::READABLE)?;
+        turn.register(registry)?;
         Ok(Self {
             index: parts.index,
             mailbox,
             inbox: Inbox::new(),
             sfu: SfuPort::new(sfu_socket, parts.sfu),
-            sockets: TurnSockets::new(turn_socket, parts.relays),
-            turn: parts.turn,
-            batch: Batch::new(),
+            turn,
             peers: parts.peers,
             gauges: Gauges::new(clock::now()),
             census: parts.census,
@@ -123,6 +114,7 @@ impl Worker {
             for event in &polled {
                 match event.token() {
                     BELL => self.mail = true,
+                    _ if self.turn.note(event) => {}
                     token => self.ready_again(token),
                 }
             }
@@ -133,19 +125,16 @@ impl Worker {
             }
             self.read_sockets(now);
             self.sfu.sfu.handle_timeout(now);
-            self.turn.handle_timeout(now);
+            let registry = self.mailbox.poll.registry();
+            self.turn.work(registry, &mut self.gauges, now);
+            self.turn.handle_timeout(registry, &mut self.gauges, now);
             self.flush(now);
-            self.gauges.publish(
-                self.sfu.sfu.counters(),
-                self.turn.counters(),
-                self.turn.allocations(),
-                now,
-            );
+            self.gauges.publish(self.sfu.sfu.counters(), &self.turn, now);
         }
     }
 
     fn timeout(&self, now: Instant) -> Duration {
-        if !self.ready.is_empty() || self.mail {
+        if !self.ready.is_empty() || self.mail || self.turn.has_work() {
             return Duration::ZERO;
         }
         let due = [
@@ -173,9 +162,8 @@ impl Worker {
             };
             let received = match token {
                 SFU => self.sfu.socket.receive(&mut self.inbox),
-                TURN => self.sockets.listener.receive(&mut self.inbox),
-                Token(relay) => match self.sockets.relay(relay.saturating_sub(FIRST_RELAY)) {
-                    Some((_, socket)) => socket.receive(&mut self.inbox),
+                token => match self.turn.receive(token, &mut self.inbox) {
+                    Some(received) => received,
                     None => continue,
                 },
             };
@@ -194,74 +182,17 @@ impl Worker {
                     self.sfu.receive(&mut self.inbox, &mut self.peers, now);
                     self.sfu.flush(&mut self.peers, &mut self.gauges, now);
                 }
-                TURN => self.receive_from_clients(now),
-                Token(relay) => self.receive_from_peers(relay - FIRST_RELAY, now),
+                token => {
+                    let registry = self.mailbox.poll.registry();
+                    self.turn
+                        .take(token, &mut self.inbox, &mut self.gauges, registry, now);
+                }
             }
             self.gauges.forwarded(clock::now().saturating_duration_since(now));
             if !self.inbox.drained() {
                 self.ready.push_back(token);
             }
         }
-    }
-
-    /// What clients sent to the TURN listener.
-    fn receive_from_clients(&mut self, now: Instant) {
-        let Self {
-            inbox,
-            turn,
-            batch,
-            sockets,
-            gauges,
-            ..
-        } = self;
-        let listener = sockets.listener.local_addr();
-        for index in 0..inbox.filled() {
-            let Some((meta, mut datagrams)) = inbox.datagrams(index) else {
-                continue;
-            };
-            let alone = datagrams.remaining() == 1;
-            let hit = meta.local_ip.unwrap_or(listener.ip());
-            while let Some(datagram) = datagrams.next_datagram() {
-                let client = Client::udp(meta.source, SocketAddr::new(hit, listener.port()));
-                let Some(transmit) = turn.handle_client(now, client, datagram) else {
-                    continue;
-                };
-                let unsent = batch.forward(&transmit, meta.ecn, alone, sockets, gauges);
-                unsent.give_back(turn);
-            }
-            batch.finish(sockets, gauges).give_back(turn);
-        }
-        self.turn_events(now);
-    }
-
-    /// What peers sent to a relayed port.
-    fn receive_from_peers(&mut self, slot: usize, now: Instant) {
-        let Self {
-            inbox,
-            turn,
-            batch,
-            sockets,
-            gauges,
-            ..
-        } = self;
-        let Some((allocation, _)) = sockets.relay(slot) else {
-            return;
-        };
-        for index in 0..inbox.filled() {
-            let Some((meta, mut datagrams)) = inbox.datagrams(index) else {
-                continue;
-            };
-            let alone = datagrams.remaining() == 1;
-            while let Some(packet) = datagrams.next_with_headroom() {
-                let Some(transmit) = turn.handle_peer(now, allocation, meta.source, packet) else {
-                    continue;
-                };
-                let unsent = batch.forward(&transmit, meta.ecn, alone, sockets, gauges);
-                unsent.give_back(turn);
-            }
-            batch.finish(sockets, gauges).give_back(turn);
-        }
-        self.turn_events(now);
     }
 
     /// Commands and parcels. False once told to stop.
@@ -303,7 +234,7 @@ impl Worker {
             } => self.sfu.sfu.route(subscriber, mid, source),
             Command::CloseSfu { session, reason } => self.sfu.sfu.close(session, reason, now),
             Command::AddTurnCredential(credential) => {
-                if !self.turn.add_credential(credential, now) {
+                if !self.turn.core.add_credential(credential, now) {
                     tracing::warn!(shard = self.index, "too many TURN usernames");
                 }
             }
@@ -316,14 +247,14 @@ impl Worker {
                 if self.sessions.contains_key(&session) {
                     self.sfu.sfu.grant(session, granted_total);
                 } else {
-                    self.turn.grant(lease, granted_total);
+                    self.turn.core.grant(lease, granted_total);
                 }
             }
             Command::SetStep { session, step } => {
                 if self.sessions.contains_key(&session) {
                     self.sfu.sfu.set_step(session, step, now);
                 } else {
-                    self.turn.set_step(session, step, now);
+                    self.turn.core.set_step(session, step, now);
                 }
             }
             Command::TurnAdmitted {
@@ -335,22 +266,32 @@ impl Worker {
                 step,
             } => {
                 let allowance = Allowance::new(lease, session, rates, granted);
-                let answer = self
-                    .turn
-                    .admitted(AllocationKey::new(allocation), allowance, step, now);
-                self.batch.answer(answer, &mut self.sockets, &mut self.gauges);
+                let allocation = AllocationKey::new(allocation);
+                self.turn
+                    .admitted(allocation, allowance, step, &mut self.gauges, now);
             }
             Command::TurnRefused { allocation, reason } => {
-                let answer = self.turn.refused(AllocationKey::new(allocation), reason, now);
-                self.batch.answer(answer, &mut self.sockets, &mut self.gauges);
+                let allocation = AllocationKey::new(allocation);
+                self.turn.refused(allocation, reason, &mut self.gauges, now);
+            }
+            Command::AdoptStream(accepted) => {
+                self.turn.adopt(*accepted, self.mailbox.poll.registry(), now);
+            }
+            Command::MoveStream(moved) => {
+                let registry = self.mailbox.poll.registry();
+                self.turn.adopt_moved(*moved, registry, &mut self.gauges, now);
+            }
+            Command::TurnDatagram(strayed) => {
+                let registry = self.mailbox.poll.registry();
+                self.turn.take_strayed(&strayed, registry, &mut self.gauges, now);
             }
             Command::End { session, reason } => {
                 self.sfu.sfu.close(session, close_reason(reason), now);
-                self.turn.end(session, now);
+                self.turn.core.end(session, now);
             }
             Command::Drain => {
                 self.draining = true;
-                self.turn.drain();
+                self.turn.core.drain();
             }
             Command::Stop => {}
         }
@@ -392,7 +333,8 @@ impl Worker {
     fn flush(&mut self, now: Instant) {
         self.sfu.flush(&mut self.peers, &mut self.gauges, now);
         self.sfu_events();
-        self.turn_events(now);
+        self.turn
+            .flush(self.mailbox.poll.registry(), &mut self.gauges, now);
     }
 
     fn sfu_events(&mut self) {
@@ -418,62 +360,6 @@ impl Worker {
         }
     }
 
-    fn turn_events(&mut self, now: Instant) {
-        while let Some(event) = self.turn.poll_event() {
-            match event {
-                turn_server::Event::Admit {
-                    allocation,
-                    session,
-                    permit,
-                } => {
-                    let admission = TurnAdmission {
-                        shard: self.index,
-                        allocation: allocation.get(),
-                        session,
-                        account: AccountId::new(permit.account()),
-                        cap: cashier::cap(&permit),
-                    };
-                    if !self.cashier.try_turn_admit(admission) {
-                        let answer = self.turn.refused(allocation, Refusal::Unavailable, now);
-                        self.batch.answer(answer, &mut self.sockets, &mut self.gauges);
-                    }
-                }
-                turn_server::Event::OpenRelay {
-                    allocation,
-                    family,
-                    port,
-                    ..
-                } => {
-                    let answer =
-                        match self
-                            .sockets
-                            .open(self.mailbox.poll.registry(), allocation, family, port)
-                        {
-                            Ok(relayed) => self.turn.relay_opened(allocation, relayed, now),
-                            Err(error) => {
-                                tracing::debug!(shard = self.index, %error, "a relayed port was not opened");
-                                self.turn.relay_failed(allocation, family, now)
-                            }
-                        };
-                    self.batch.answer(answer, &mut self.sockets, &mut self.gauges);
-                }
-                turn_server::Event::CloseRelay { allocation, family } => {
-                    self.sockets
-                        .close(self.mailbox.poll.registry(), allocation, family);
-                }
-                // There are no connections here: of TCP allocations, and none that another shard could take.
-                turn_server::Event::Connect { .. }
-                | turn_server::Event::Join { .. }
-                | turn_server::Event::CloseData { .. }
-                | turn_server::Event::HandOver { .. } => {}
-                turn_server::Event::Report(report) => self.cashier.try_report(self.index, report),
-                turn_server::Event::Closed { session, reason, .. } => {
-                    tracing::debug!(shard = self.index, %session, ?reason, "allocation closed");
-                }
-            }
-        }
-    }
-
     fn tell(&self, event: ShardEvent) {
         if self.events.try_send(event).is_err() {
             tracing::warn!(
@@ -489,7 +375,7 @@ impl Worker {
         for session in open {
             self.sfu.sfu.close(session, CloseReason::Drain, now);
         }
-        self.turn.end_all(now);
+        self.turn.core.end_all(now);
         self.flush(now);
     }
 }

@@ -106,7 +106,10 @@ impl Streams {
         let shard = self.limits.shard_of(accepted.client.ip(), self.shards.len());
         if shard == self.own {
             self.adopt(accepted, registry, now);
-        } else if self.shards[shard].send(Command::AdoptStream(Box::new(accepted))).is_err() {
+        } else if self.shards[shard]
+            .send(Command::AdoptStream(Box::new(accepted)))
+            .is_err()
+        {
             self.count(StreamDiscard::ConnectionLimit);
         }
     }

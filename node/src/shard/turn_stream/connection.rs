@@ -34,13 +34,13 @@ const ANSWER_RESERVE: usize = 8 * 1024;
 const UNKNOWN_MESSAGE_MAX: usize = 2 * 1024;
 
 /// Where reads land before messages are taken out of them; one a shard.
-pub(super) struct Scratch {
+pub(in crate::shard) struct Scratch {
     cipher: Box<[u8]>,
-    pub(super) plain: Box<[u8]>,
+    pub(in crate::shard) plain: Box<[u8]>,
 }
 
 impl Scratch {
-    pub(super) fn new() -> Self {
+    pub(in crate::shard) fn new() -> Self {
         Self {
             cipher: vec![0; READ].into_boxed_slice(),
             plain: vec![0; LARGE + READ].into_boxed_slice(),
@@ -50,7 +50,7 @@ impl Scratch {
 
 /// Why a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Ended {
+pub(in crate::shard) enum Ended {
     /// The client closed it.
     ByClient,
     /// It broke.
@@ -83,7 +83,7 @@ pub(super) enum Queued {
 }
 
 /// A client's connection.
-pub(super) struct Connection {
+pub(in crate::shard) struct Connection {
     io: TcpStream,
     client: SocketAddr,
     local: SocketAddr,
@@ -244,18 +244,33 @@ impl Connection {
 
     /// Puts bytes as they are behind what is to be sent; how many there was room for.
     pub(super) fn push_bytes(&mut self, bytes: &[u8], pool: &mut Pool) -> usize {
-        if !pool.make_room(&mut self.outbound, bytes.len().min(READ)) && self.outbound.is_none() {
+        if !pool.make_room(&mut self.outbound, bytes.len()) {
             return 0;
         }
-        let Some(outbound) = &mut self.outbound else { return 0 };
+        let Some(outbound) = &mut self.outbound else {
+            return 0;
+        };
         let taken = bytes.len().min(outbound.room());
         outbound.extend(&bytes[..taken]);
         taken
     }
 
-    /// The kernel may take more again.
-    pub(super) fn unblock(&mut self) {
-        self.blocked = false;
+    /// The kernel may take more again. True if it did not before.
+    pub(super) fn unblock(&mut self) -> bool {
+        std::mem::take(&mut self.blocked)
+    }
+
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked
+    }
+
+    /// How many more bytes may wait to be sent.
+    pub(super) fn room(&self) -> usize {
+        LARGE
+            - self
+                .outbound
+                .as_ref()
+                .map_or(0, |outbound| outbound.bytes().len())
     }
 
     /// Sends what the kernel takes.
@@ -290,7 +305,10 @@ impl Connection {
                 },
             };
             if gone == outbound.bytes().len() {
-                self.outbound.take().into_iter().for_each(|lent| pool.give_back(lent));
+                self.outbound
+                    .take()
+                    .into_iter()
+                    .for_each(|lent| pool.give_back(lent));
             } else {
                 outbound.consume(gone);
             }
@@ -304,8 +322,16 @@ impl Connection {
             connection.send_close_notify();
             let _ = self.flush(pool);
         }
-        let Self { io, partial, outbound, .. } = self;
-        partial.into_iter().chain(outbound).for_each(|lent| pool.give_back(lent));
+        let Self {
+            io,
+            partial,
+            outbound,
+            ..
+        } = self;
+        partial
+            .into_iter()
+            .chain(outbound)
+            .for_each(|lent| pool.give_back(lent));
         io
     }
 }

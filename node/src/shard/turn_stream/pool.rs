@@ -74,7 +74,11 @@ impl Pool {
     /// Takes a buffer back.
     pub(super) fn give_back(&mut self, mut lent: Lent) {
         self.lent = self.lent.saturating_sub(lent.size());
-        let kept = if lent.large { &mut self.large } else { &mut self.small };
+        let kept = if lent.large {
+            &mut self.large
+        } else {
+            &mut self.small
+        };
         if kept.len() < KEPT_MAX {
             lent.bytes.clear();
             kept.push(lent.bytes);
@@ -93,7 +97,10 @@ impl Pool {
         if held.large {
             return false;
         }
-        let Some(mut larger) = self.lend(LARGE.min(held.bytes.len() + more)).filter(|lent| lent.large) else {
+        let Some(mut larger) = self
+            .lend(LARGE.min(held.bytes.len() + more))
+            .filter(|lent| lent.large)
+        else {
             return false;
         };
         larger.extend(held.bytes());
