@@ -18,7 +18,7 @@ use super::command::Command;
 use super::gauges::Gauges;
 use super::mailbox::ShardHandle;
 use super::turn_data::{DataSockets, Happened};
-use super::turn_dtls::{Associations, Out, is_dtls};
+use super::turn_dtls::{Associations, Out, is_dtls, refusal};
 use super::turn_port::TurnSockets;
 use super::turn_stream::connection::{Connection, Ended};
 use super::turn_stream::{Accepted, Scratch, StreamDiscard, Streams};
@@ -263,6 +263,11 @@ impl TurnPort {
             scratch,
             ..
         } = self;
+        if let Some(alert) = refusal(datagram) {
+            outlets.streams.count(StreamDiscard::TlsHandshake);
+            outlets.sockets.send_to_client(&Client::udp(source, server), alert, gauges);
+            return;
+        }
         let Some(id) = outlets.dtls.of(source, server, datagram, now) else {
             return;
         };

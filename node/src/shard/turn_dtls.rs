@@ -48,6 +48,18 @@ pub(super) fn is_dtls(datagram: &[u8]) -> bool {
     matches!(datagram, [20..=63, ..])
 }
 
+/// What a ClientHello of DTLS 1.0, which is no longer spoken (RFC 8996), is answered: a fatal alert, protocol_version.
+const TOO_OLD: [u8; 15] = [21, 0xFE, 0xFF, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 70];
+
+/// The alert for a client that can only speak what this server does not.
+pub(super) fn refusal(datagram: &[u8]) -> Option<&'static [u8]> {
+    // After the record's header and the handshake message's: the highest version before DTLS 1.3.
+    const CLIENT_VERSION: std::ops::Range<usize> = 25..27;
+    const CLIENT_HELLO: u8 = 1;
+    let is_hello = datagram.first() == Some(&HANDSHAKE) && datagram.get(13) == Some(&CLIENT_HELLO);
+    (is_hello && datagram.get(CLIENT_VERSION) == Some(&[0xFE, 0xFF])).then_some(&TOO_OLD)
+}
+
 struct Association {
     dtls: Dtls,
     client: Client,
