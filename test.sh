@@ -78,6 +78,7 @@ install_missing() {
     done <<'LIST'
 chromium chromium
 turnutils_uclient coturn
+openssl openssl
 tcpdump tcpdump
 cc gcc
 node nodejs

@@ -226,8 +226,7 @@ impl TurnServer {
     /// True if this client has an allocation, or carries data of one (RFC 6062): its connection is in use.
     pub fn serves(&self, client: &Client) -> bool {
         let joined = |connection| self.data.of_client(connection).is_some();
-        self.allocations.key_of(client).is_some()
-            || self.data.len() > 0 && client.connection.is_some_and(joined)
+        self.allocations.key_of(client).is_some() || client.connection.is_some_and(joined)
     }
 
     /// What passed and what did not.
