@@ -193,22 +193,29 @@ fn port_of(relay: &Relay) -> u16 {
     turn.port()
 }
 
-/// Over DTLS the tool draws lots whether it speaks DTLS 1.0, which nobody should; it then says nothing of a transfer.
+/// Over TLS and DTLS the tool draws lots which version it speaks, old ones among them, which nobody should; it then says
+/// nothing of a transfer.
 const DRAWS: usize = 8;
+
+/// And coturn, on a loaded machine, is now and then too slow for its own tool.
+const COTURN_DRAWS: usize = 3;
 
 /// Everything that was sent came back.
 fn all_came_back(name: &str, port: u16, credentials: &Credentials, arguments: &[&str], clients: u64) {
     let Credentials { username, password } = credentials;
-    let draws = if arguments.contains(&"-S") && !arguments.contains(&"-t") {
-        DRAWS
-    } else {
-        1
+    let messages = u64::from(MESSAGES) * clients;
+    let is_coturn = name == "coturn";
+    let draws = match (arguments.contains(&"-S"), is_coturn) {
+        (true, _) => DRAWS,
+        (false, true) => COTURN_DRAWS,
+        (false, false) => 1,
     };
-    let seconds = if draws > 1 { 15 } else { 60 };
+    let seconds = if draws > 1 { 12 } else { 60 };
     let mut tried = None;
     for _ in 0..draws {
         let (output, said) = uclient(port, username, password, arguments, seconds);
-        let done = output.status.success() && last(&said, "tot_send_msgs").is_some();
+        let transferred = output.status.success() && last(&said, "tot_send_msgs").is_some();
+        let done = transferred && (!is_coturn || last(&said, "tot_recv_msgs") == Some(messages));
         tried = Some((output, said));
         if done {
             break;
@@ -216,7 +223,6 @@ fn all_came_back(name: &str, port: u16, credentials: &Credentials, arguments: &[
     }
     let (output, said) = tried.expect("at least one run");
     assert!(output.status.success(), "{name}: {}\n{said}", output.status);
-    let messages = u64::from(MESSAGES) * clients;
     assert_eq!(last(&said, "tot_send_msgs"), Some(messages), "{name}: {said}");
     assert_eq!(last(&said, "tot_recv_msgs"), Some(messages), "{name}: {said}");
     assert!(said.contains("Total lost packets 0"), "{name}: {said}");
