@@ -4,10 +4,17 @@ use std::path::Path;
 
 use super::Failure;
 use crate::config::Config;
+use crate::descriptors;
+use crate::turn_keys::TurnKeys;
 
 pub(super) fn run(file: &Path) -> Result<(), Failure> {
     match Config::load(Some(file), std::env::vars()) {
-        Ok(_) => {
+        Ok(config) => {
+            // What is wrong with the files is found here and not by the first client.
+            TurnKeys::from_config(&config.turn, &[])?;
+            if let Some(warning) = descriptors::warning() {
+                eprintln!("warning: {warning}");
+            }
             println!("{}: good", file.display());
             Ok(())
         }
