@@ -81,6 +81,7 @@ turnutils_uclient coturn
 janus janus
 ip iproute2
 unshare util-linux
+openssl openssl
 tcpdump tcpdump
 cc gcc
 node nodejs

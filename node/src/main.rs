@@ -11,6 +11,7 @@ mod cli;
 mod clock;
 mod config;
 mod data;
+mod descriptors;
 mod dev;
 mod http;
 mod join;

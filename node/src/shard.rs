@@ -262,6 +262,7 @@ pub(crate) fn spawn(
     let fingerprint = certificate.fingerprint();
     let relays = config.relays(turn);
     let turn_config = config.turn(sfu, &turn_listeners, &relays);
+    let turn_secret: [u8; 32] = rand::rng().random();
     let census = Arc::new(Census::new());
     let mut mailboxes = Vec::with_capacity(size);
     for _ in 0..size {
@@ -278,7 +279,9 @@ pub(crate) fn spawn(
         let (sfu_seed, turn_seed): ([u8; 32], [u8; 32]) = (rand::rng().random(), rand::rng().random());
         let keys = || config.turn_keys.clone();
         let core_config = turn_server::Config {
-            shard: u8::try_from(index).expect("SHARDS_MAX is 256"),
+            // Where a node has more shards than the number can name, the last ones share one.
+            shard: u8::try_from(index).unwrap_or(u8::MAX),
+            secret: Some(turn_secret),
             ..turn_config.clone()
         };
         let turn = TurnPort::new(

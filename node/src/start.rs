@@ -30,7 +30,7 @@ use crate::session::{EndReason, Told};
 use crate::shard::{self, Command, ShardConfig, Shards};
 use crate::turn_access::TurnAccess;
 use crate::turn_keys::TurnKeys;
-use crate::{admin_socket, clock, http, quic};
+use crate::{admin_socket, clock, descriptors, http, quic};
 
 /// Events of shards that may wait for the control plane. A shard that finds it full counts and drops: a session's end
 /// is then noticed by its own silence.
@@ -122,6 +122,7 @@ pub(crate) async fn start(
     key: SigningKey,
     issuer: Option<SigningKey>,
 ) -> Result<Running, String> {
+    tracing::info!(limit = descriptors::raise(), "open files");
     let key = Arc::new(key);
     let metrics = Metrics::install()?;
     let listen = config.http.listen;

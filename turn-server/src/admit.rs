@@ -124,7 +124,7 @@ impl TurnServer {
         userhash: &[u8; 32],
     ) -> Option<Arc<Credential>> {
         let here = self.allocations.key_of(client);
-        let moved = || Some(self.tickets.open(message.mobility_ticket()?)?.0);
+        let moved = || Some(self.tickets.open(message.mobility_ticket()?)?.allocation);
         let allocation = here.or_else(moved).and_then(|key| self.allocations.get_mut(key));
         let of_allocation = allocation.map(|allocation| &allocation.credential);
         let found = of_allocation.filter(|credential| credential.userhash() == userhash);

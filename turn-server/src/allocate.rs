@@ -193,7 +193,8 @@ impl TurnServer {
             Some(_) => return Err((400, "A ticket is asked for with an empty one")),
         };
         let requested_family = has(AttributeType::REQUESTED_ADDRESS_FAMILY);
-        let additional_family = has(AttributeType::ADDITIONAL_ADDRESS_FAMILY);
+        let additional_family = has(AttributeType::ADDITIONAL_ADDRESS_FAMILY)
+            || has(AttributeType::ADDITIONAL_ADDRESS_FAMILY_DRAFT);
         if has(AttributeType::RESERVATION_TOKEN) {
             let alone = reserve.is_none() && !requested_family && !additional_family;
             let token = message.reservation_token().filter(|_| alone).ok_or(BAD_REQUEST)?;

@@ -44,12 +44,15 @@ const _: () = assert!(
 );
 
 /// What an operator may tune.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Config {
     /// Which peers may be reached, and which addresses are our own.
     pub policy: AddressPolicy,
     /// Which of the node's shards this is: numbers that a client shows again name it.
     pub shard: u8,
+    /// What nonces and mobility tickets are made with: the same on all shards of a node, so that each believes the others.
+    /// None where there is one shard: its seed then serves.
+    pub secret: Option<[u8; 32]>,
     /// Families that relayed addresses can have.
     pub families: Vec<Family>,
     /// TCP allocations are made (RFC 6062).
@@ -98,6 +101,7 @@ impl Config {
         Self {
             policy,
             shard: 0,
+            secret: None,
             families: vec![Family::V4],
             tcp_relay: false,
             mobility: false,
@@ -119,5 +123,12 @@ impl Config {
             audio_only_bits_per_second: 128_000,
             burst_bytes: 16_000,
         }
+    }
+}
+
+/// The secret does not print.
+impl std::fmt::Debug for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Config(shard {})", self.shard)
     }
 }

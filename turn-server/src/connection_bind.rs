@@ -26,22 +26,20 @@ impl TurnServer {
     ) -> Option<usize> {
         let head = Head::of(message);
         match self.bind_connection(now, client, message, credential) {
-            Ok(Some(data)) => head.success(&mut self.reply, credential, |answer| {
+            Ok(data) => head.success(&mut self.reply, credential, |answer| {
                 answer.connection_id(data.get())
             }),
-            Ok(None) => None,
             Err(error) => head.error(&mut self.reply, credential, error),
         }
     }
 
-    /// None: it is another shard's.
     fn bind_connection(
         &mut self,
         now: Instant,
         client: Client,
         message: &Message<'_>,
         credential: &Arc<Credential>,
-    ) -> Result<Option<DataConnection>, (u16, &'static str)> {
+    ) -> Result<DataConnection, (u16, &'static str)> {
         const UNKNOWN: (u16, &str) = (400, "No such connection");
         let connection = client
             .connection
@@ -49,11 +47,6 @@ impl TurnServer {
             .ok_or((400, "Not a TCP connection"))?;
         let id = message.connection_id().ok_or((400, "Bad Request"))?;
         let data = DataConnection::new(id);
-        if data.shard() != self.config.shard {
-            let shard = data.shard();
-            self.events.push_back(Event::HandOver { client, shard });
-            return Ok(None);
-        }
         if self.allocations.key_of(&client).is_some() {
             return Err((400, "A control connection carries no data"));
         }
@@ -74,7 +67,7 @@ impl TurnServer {
             data,
             client: connection,
         });
-        Ok(Some(data))
+        Ok(data)
     }
 
     /// Pays for a chunk of a data connection that is about to be passed on: at most [`crate::DATA_CHUNK`] bytes, so that

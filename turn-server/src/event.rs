@@ -70,7 +70,7 @@ pub enum Event {
     },
     /// What was just handed in is for another shard, and so is whatever follows from this client: hand it over (of a
     /// connection, the connection itself, with that message first). A CONNECTION-ID and a mobility ticket name the shard
-    /// that they are of.
+    /// that they are of. A CONNECTION-ID may name a shard that there is not: then close the connection.
     HandOver {
         /// The client.
         client: Client,

@@ -1,6 +1,6 @@
 //! Mobility (RFC 8016): a client whose address has changed shows a ticket, and its allocation comes along.
 //!
-//! A ticket is sealed with a key of the shard's own and names an allocation and how often it has moved; whoever shows it
+//! A ticket is sealed with a key of the node's and names a shard, an allocation and how often it has moved; whoever shows it
 //! must sign as the user that made the allocation, so that a stolen one opens nothing. Until the client sends something
 //! else from its new address, what peers send still goes to the old one, where the last news of it came from.
 
@@ -16,7 +16,7 @@ use crate::allocation::{Allocation, AllocationKey};
 use crate::answer::Head;
 use crate::client::Client;
 use crate::credential::Credential;
-use crate::event::{CloseReason, Event};
+use crate::event::CloseReason;
 use crate::server::TurnServer;
 
 const NONCE_LEN: usize = 12;
@@ -24,7 +24,7 @@ const TAG_LEN: usize = 16;
 /// An allocation and how often it has moved.
 const CONTENT_LEN: usize = 8 + 4;
 
-/// The shard in clear, and the rest sealed.
+/// The shard in clear, but under the seal, and the rest.
 pub(crate) const TICKET_LEN: usize = 1 + NONCE_LEN + CONTENT_LEN + TAG_LEN;
 
 /// Makes tickets and reads them.
@@ -62,13 +62,8 @@ impl Tickets {
         ticket
     }
 
-    /// The shard that a ticket is of, as it says itself.
-    pub(crate) fn shard(ticket: &[u8]) -> Option<u8> {
-        ticket.first().copied()
-    }
-
-    /// The allocation and how often it had moved; `None` unless the ticket is this shard's own.
-    pub(crate) fn open(&self, ticket: &[u8]) -> Option<(AllocationKey, u32)> {
+    /// What a ticket says; `None` unless this node made it.
+    pub(crate) fn open(&self, ticket: &[u8]) -> Option<Ticket> {
         let ticket: &[u8; TICKET_LEN] = ticket.try_into().ok()?;
         let nonce = Nonce::try_assume_unique_for_key(&ticket[1..1 + NONCE_LEN]).ok()?;
         let mut sealed = [0; CONTENT_LEN + TAG_LEN];
@@ -78,9 +73,21 @@ impl Tickets {
             .open_in_place(nonce, Aad::from([ticket[0]]), &mut sealed)
             .ok()?;
         let (allocation, moves) = content.split_first_chunk::<8>()?;
-        let moves = u32::from_be_bytes(moves.try_into().ok()?);
-        Some((AllocationKey::new(u64::from_be_bytes(*allocation)), moves))
+        Some(Ticket {
+            shard: ticket[0],
+            allocation: AllocationKey::new(u64::from_be_bytes(*allocation)),
+            moves: u32::from_be_bytes(moves.try_into().ok()?),
+        })
     }
+}
+
+/// What a ticket says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ticket {
+    pub(crate) shard: u8,
+    pub(crate) allocation: AllocationKey,
+    /// How often it had moved.
+    pub(crate) moves: u32,
 }
 
 /// What a mobile allocation remembers.
@@ -100,7 +107,7 @@ impl Allocation {
 }
 
 impl TurnServer {
-    /// A Refresh with a ticket (RFC 8016 section 3.2.2). `None` where it is another shard's.
+    /// A Refresh with a ticket (RFC 8016 section 3.2.2).
     pub(crate) fn move_allocation(
         &mut self,
         now: Instant,
@@ -113,10 +120,6 @@ impl TurnServer {
         if !self.config.mobility {
             let error = (405, "Mobility Forbidden");
             return head.error(&mut self.reply, credential, error);
-        }
-        if let Some(shard) = Tickets::shard(ticket).filter(|shard| *shard != self.config.shard) {
-            self.events.push_back(Event::HandOver { client, shard });
-            return None;
         }
         match self.moved(client, ticket, credential) {
             Ok(key) => self.refreshed(now, key, head, message, credential),
@@ -134,7 +137,13 @@ impl TurnServer {
         if ticket.is_empty() {
             return Err((400, "An empty ticket moves nothing"));
         }
-        let (key, moves) = self.tickets.open(ticket).ok_or(MISMATCH)?;
+        let ticket = self.tickets.open(ticket);
+        let ticket = ticket.filter(|ticket| ticket.shard == self.config.shard);
+        let Ticket {
+            allocation: key,
+            moves,
+            ..
+        } = ticket.ok_or(MISMATCH)?;
         let here = self.allocations.key_of(&client);
         let allocation = self
             .allocations
@@ -214,8 +223,14 @@ mod tests {
         let tickets = Tickets::new(&[7; 32], 3);
         let key = AllocationKey::new(0x1234_5678_9ABC);
         let ticket = tickets.issue(key, 5, &mut rng);
-        assert_eq!(tickets.open(&ticket), Some((key, 5)));
-        assert_eq!(Tickets::shard(&ticket), Some(3));
+        let says = Ticket {
+            shard: 3,
+            allocation: key,
+            moves: 5,
+        };
+        assert_eq!(tickets.open(&ticket), Some(says));
+        let other_shard = Tickets::new(&[7; 32], 4);
+        assert_eq!(other_shard.open(&ticket), Some(says), "the node's");
         assert!(!ticket.windows(6).any(|w| w == &key.get().to_be_bytes()[2..]));
         for bit in 0..8 * TICKET_LEN {
             let mut changed = ticket;
@@ -223,7 +238,7 @@ mod tests {
             assert_eq!(tickets.open(&changed), None, "bit {bit}");
         }
         assert_eq!(tickets.open(&ticket[..TICKET_LEN - 1]), None);
-        assert_eq!(Tickets::new(&[8; 32], 3).open(&ticket), None, "another shard's");
+        assert_eq!(Tickets::new(&[8; 32], 3).open(&ticket), None, "another node's");
         assert_ne!(tickets.issue(key, 5, &mut rng), ticket);
     }
 }

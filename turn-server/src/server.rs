@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use aws_lc_rs::hmac;
 use metering::{LeaseId, Step};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -19,7 +20,7 @@ use crate::classify::{Classified, classify};
 use crate::client::Client;
 use crate::config::{Config, SWEEP_INTERVAL};
 use crate::credential::{Credential, Credentials};
-use crate::data_connection::DataConnections;
+use crate::data_connection::{DataConnection, DataConnections};
 use crate::discard::{Counters, Discard};
 use crate::egress::Transmit;
 use crate::event::{CloseReason, Event};
@@ -57,10 +58,11 @@ impl TurnServer {
     /// A server without allocations. `seed` feeds what must be unguessable: relayed ports, nonces, transaction ids.
     pub fn new(config: Config, census: Arc<Census>, seed: [u8; 32], now: Instant) -> Self {
         let mut rng = StdRng::from_seed(seed);
-        let (mut nonce_secret, mut meter_secret, mut ticket_secret) = ([0; 32], [0; 32], [0; 32]);
-        rng.fill_bytes(&mut nonce_secret);
+        let (mut own_secret, mut meter_secret) = ([0; 32], [0; 32]);
+        rng.fill_bytes(&mut own_secret);
         rng.fill_bytes(&mut meter_secret);
-        rng.fill_bytes(&mut ticket_secret);
+        let secret = config.secret.unwrap_or(own_secret);
+        let (nonce_secret, ticket_secret) = (derive(&secret, b"nonces"), derive(&secret, b"tickets"));
         Self {
             nonces: Nonces::new(&nonce_secret, now),
             challenges: Challenges::new(
@@ -224,8 +226,7 @@ impl TurnServer {
     /// True if this client has an allocation, or carries data of one (RFC 6062): its connection is in use.
     pub fn serves(&self, client: &Client) -> bool {
         let joined = |connection| self.data.of_client(connection).is_some();
-        self.allocations.key_of(client).is_some()
-            || client.connection.is_some_and(joined)
+        self.allocations.key_of(client).is_some() || client.connection.is_some_and(joined)
     }
 
     /// What passed and what did not.
@@ -251,6 +252,10 @@ impl TurnServer {
     }
 
     fn authenticated(&mut self, now: Instant, client: Client, message: &Message<'_>) -> Option<usize> {
+        if let Some(shard) = self.elsewhere(now, &client, message) {
+            self.events.push_back(Event::HandOver { client, shard });
+            return None;
+        }
         let credential = match self.authenticate(now, &client, message) {
             Ok(credential) => credential,
             Err(refusal) => return self.challenge(now, client, message, refusal),
@@ -270,6 +275,23 @@ impl TurnServer {
             Method::CONNECT => self.connect(now, client, message, &credential),
             _ => self.connection_bind(now, client, message, &credential),
         }
+    }
+
+    /// The shard that a request is for, if that is another: the one that knows its username past its expiry, and its
+    /// allocation. Nothing is handed over for who might not have the address that it shows.
+    fn elsewhere(&self, now: Instant, client: &Client, message: &Message<'_>) -> Option<u8> {
+        let shard = match message.method() {
+            Method::CONNECTION_BIND if client.transport.is_stream() => {
+                DataConnection::new(message.connection_id()?).shard()
+            }
+            Method::REFRESH => {
+                let ticket = self.tickets.open(message.mobility_ticket()?)?;
+                self.nonces.check(message.nonce()?, client.source, now)?;
+                ticket.shard
+            }
+            _ => return None,
+        };
+        (shard != self.config.shard).then_some(shard)
     }
 
     fn challenge(
@@ -401,4 +423,10 @@ impl TurnServer {
     pub(crate) fn schedule(&mut self, now: Instant) {
         self.next_sweep.get_or_insert(now + SWEEP_INTERVAL);
     }
+}
+
+/// A key of its own for each purpose.
+fn derive(secret: &[u8; 32], purpose: &[u8]) -> [u8; 32] {
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), purpose);
+    std::array::from_fn(|index| tag.as_ref()[index])
 }

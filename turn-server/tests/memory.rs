@@ -6,9 +6,8 @@
 mod world;
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicIsize, Ordering};
 
 use metering::Msat;
 use turn_server::{Config, Discard};
@@ -20,27 +19,32 @@ const IDLE_MAX: isize = 4096;
 
 struct Counting;
 
-static HELD: AtomicIsize = AtomicIsize::new(0);
+thread_local! {
+    /// Of this thread: what the test harness does meanwhile is not counted.
+    static HELD: Cell<isize> = const { Cell::new(0) };
+}
 
-/// The counter is the whole process's: one test at a time.
-static ALONE: Mutex<()> = Mutex::new(());
+fn count(bytes: isize) {
+    // A thread that ends has nothing to count any more.
+    let _ = HELD.try_with(|held| held.set(held.get() + bytes));
+}
 
 // SAFETY: every call is the system allocator's own, with the caller's arguments unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        HELD.fetch_add(layout.size() as isize, Ordering::Relaxed);
+        count(layout.size() as isize);
         // SAFETY: as above.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        HELD.fetch_sub(layout.size() as isize, Ordering::Relaxed);
+        count(-(layout.size() as isize));
         // SAFETY: as above.
         unsafe { System.dealloc(pointer, layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        HELD.fetch_add(size as isize - layout.size() as isize, Ordering::Relaxed);
+        count(size as isize - layout.size() as isize);
         // SAFETY: as above.
         unsafe { System.realloc(pointer, layout, size) }
     }
@@ -50,13 +54,12 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 fn held() -> isize {
-    HELD.load(Ordering::Relaxed)
+    HELD.with(Cell::get)
 }
 
 #[test]
 fn an_idle_allocation_takes_at_most_4_kib_of_our_memory() {
     const ALLOCATIONS: isize = 2_000;
-    let _alone = ALONE.lock().unwrap();
     let mut world = World::with(Config {
         challenges_per_second: 1_000_000,
         challenges_burst: 1_000_000,
@@ -92,7 +95,6 @@ fn an_idle_allocation_takes_at_most_4_kib_of_our_memory() {
 #[test]
 fn a_flood_from_100_000_sources_leaves_nothing_behind() {
     const SOURCES: u32 = 100_000;
-    let _alone = ALONE.lock().unwrap();
     let mut world = World::new();
     let user = world.user();
     let nonce = world.nonce(address("8.8.4.4:4000"));

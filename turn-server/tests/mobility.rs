@@ -154,21 +154,36 @@ fn mobility_is_405_or_400_where_it_is_not_offered_or_not_asked_for_as_it_should_
 
 #[test]
 fn a_ticket_of_another_shard_hands_its_client_over() {
-    let mut world = World::with(Config {
-        mobility: true,
-        shard: 1,
-        ..config()
+    let [mut here, mut there] = [1, 2].map(|shard| {
+        World::with(Config {
+            mobility: true,
+            shard,
+            secret: Some([9; 32]),
+            ..config()
+        })
     });
-    let user = world.user();
-    let ticket = [[2].to_vec(), vec![0; 40]].concat();
-    let nonce = world.nonce(address(NEW));
-    let id = world.id();
+    let user = there.user();
+    let ticket = allocated(&mut there, &user, udp(address(OLD)));
+    // The other shard does not even know the username: it may have expired.
+    let nonce = here.nonce(address(NEW));
+    let id = here.id();
     let request = user.sign(Method::REFRESH, id, &nonce, |b| b.mobility_ticket(&ticket));
-    assert!(world.client_sends(address(NEW), &request).is_empty());
+    assert!(here.client_sends(address(NEW), &request).is_empty());
     assert!(matches!(
-        world.data[..],
+        here.data[..],
         [Event::HandOver { client, shard: 2 }] if client == udp(address(NEW))
     ));
+    let answers = there.client_sends(address(NEW), &request);
+    assert_eq!(answers[0].code(), 0, "the nonce of one shard serves on all");
+    // Neither a forged ticket nor a forged address makes work for another shard.
+    here.data.clear();
+    let mut forged = ticket.clone();
+    forged[30] ^= 1;
+    let request = user.sign(Method::REFRESH, id, &nonce, |b| b.mobility_ticket(&forged));
+    assert_eq!(here.client_sends(address(NEW), &request)[0].code(), 401);
+    let request = user.sign(Method::REFRESH, id, "AAAA", |b| b.mobility_ticket(&ticket));
+    assert_eq!(here.client_sends(address(NEW), &request)[0].code(), 438);
+    assert!(here.data.is_empty());
 }
 
 #[test]

@@ -4,11 +4,18 @@ use std::path::Path;
 
 use super::Failure;
 use crate::config::Config;
+use crate::descriptors;
 use crate::policy::PolicyFile;
+use crate::turn_keys::TurnKeys;
 
 pub(super) fn run(file: &Path) -> Result<(), Failure> {
     match Config::load(Some(file), std::env::vars()) {
         Ok(config) => {
+            // What is wrong with the files is found here and not by the first client.
+            TurnKeys::from_config(&config.turn, &[])?;
+            if let Some(warning) = descriptors::warning() {
+                eprintln!("warning: {warning}");
+            }
             if !config.policy.file.is_empty() {
                 PolicyFile::read(Path::new(&config.policy.file)).map_err(|mistake| mistake.to_string())?;
             }

@@ -265,7 +265,9 @@ impl TurnPort {
         } = self;
         if let Some(alert) = refusal(datagram) {
             outlets.streams.count(StreamDiscard::TlsHandshake);
-            outlets.sockets.send_to_client(&Client::udp(source, server), alert, gauges);
+            outlets
+                .sockets
+                .send_to_client(&Client::udp(source, server), alert, gauges);
             return;
         }
         let Some(id) = outlets.dtls.of(source, server, datagram, now) else {

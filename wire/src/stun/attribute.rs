@@ -49,6 +49,7 @@ attribute_types! {
     RESPONSE_PORT = 0x0027, "RFC 5780 section 7.5.";
     CONNECTION_ID = 0x002A, "RFC 6062 section 6.2.1.";
     ADDITIONAL_ADDRESS_FAMILY = 0x8000, "RFC 8656 section 18.11.";
+    ADDITIONAL_ADDRESS_FAMILY_DRAFT = 0x8032, "The same as coturn's clients up to 4.6 still send it, from a draft.";
     ADDRESS_ERROR_CODE = 0x8001, "RFC 8656 section 18.12.";
     PASSWORD_ALGORITHMS = 0x8002, "RFC 8489 section 14.11.";
     ICMP = 0x8004, "RFC 8656 section 18.13.";

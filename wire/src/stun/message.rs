@@ -381,9 +381,10 @@ impl<'a> Message<'a> {
             .map(|[family, ..]| family)
     }
 
-    /// ADDITIONAL-ADDRESS-FAMILY: 2 for IPv6.
+    /// ADDITIONAL-ADDRESS-FAMILY, by its number or that of its draft: 2 for IPv6.
     pub fn additional_address_family(&self) -> Option<u8> {
         self.exact::<4>(AttributeType::ADDITIONAL_ADDRESS_FAMILY)
+            .or_else(|| self.exact::<4>(AttributeType::ADDITIONAL_ADDRESS_FAMILY_DRAFT))
             .map(|[family, ..]| family)
     }
 
