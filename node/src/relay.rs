@@ -20,7 +20,7 @@ use crate::http::metrics::Metrics;
 use crate::http::source_limit::SourceLimit;
 use crate::registry::Registry;
 use crate::session::EndReason;
-use crate::shard::{ShardEvent, ShardHandle};
+use crate::shard::{Lobby, ShardEvent, ShardHandle};
 use crate::turn_access::TurnAccess;
 
 /// The relay, shared by every task of the control plane.
@@ -43,6 +43,8 @@ pub(crate) struct Relay {
     pub(crate) cashier: CashierHandle,
     /// The threads that relay.
     pub(crate) shards: Vec<ShardHandle>,
+    /// Where SFU sessions are opened and found.
+    pub(crate) lobby: Arc<Lobby>,
     /// Connections of the front door that may be open, upgraded ones among them.
     pub(crate) connections: Arc<Semaphore>,
     /// How much each source may ask for.

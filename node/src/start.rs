@@ -142,7 +142,7 @@ pub(crate) async fn start(
             )
         })?;
     ledger
-        .start(shards.handles())
+        .start(shards.handles(), shards.lobby())
         .map_err(|error| format!("the cashier's thread: {error}"))?;
 
     let public_url = match config.http.public_url.as_str() {
@@ -172,8 +172,9 @@ pub(crate) async fn start(
         quic_addresses: advertised(quic_at, &[]),
         turn: TurnAccess::new(config.turn.credentials_per_account_max),
         fingerprint: shards.fingerprint(),
-        registry: Mutex::new(Registry::new(&config, shards.handles())),
+        registry: Mutex::new(Registry::new(&config, shards.lobby())),
         shards: shards.handles(),
+        lobby: shards.lobby(),
         did_document: String::new(),
         draining: AtomicBool::new(false),
         door: watch::Sender::new(false),
@@ -243,6 +244,7 @@ impl Running {
     pub(crate) async fn drain(&self) {
         self.relay.draining.store(true, Ordering::Relaxed);
         let patience = Duration::from_secs(self.relay.config.relay.drain_seconds).saturating_sub(SETTLE_TIME);
+        self.relay.lobby.drain();
         for shard in &self.relay.shards {
             // A shard that cannot be told now is stopped later all the same.
             let _ = shard.send(Command::Drain);
