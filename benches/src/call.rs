@@ -80,7 +80,7 @@ impl Call {
             };
             let local = LocalParameters {
                 purpose,
-                ice: IceCredentials::generate(0, &mut StdRng::seed_from_u64(index as u64)),
+                ice: IceCredentials::generate(&mut StdRng::seed_from_u64(index as u64)),
                 fingerprint: fingerprint.clone(),
                 candidates: vec![relay],
                 video_codecs: VideoCodecs::from_names(["VP8"]).expect("a codec the relay knows"),

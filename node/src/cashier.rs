@@ -35,7 +35,7 @@ use tokio::sync::{mpsc, oneshot};
 pub(crate) use notice::{Notice, NoticeReason};
 
 use crate::clock;
-use crate::shard::{Command, EndReason, ShardHandle};
+use crate::shard::{Command, EndReason, Lobby, ShardHandle};
 use desk::{Desk, Reopen};
 use place::Place;
 
@@ -74,7 +74,7 @@ pub(crate) struct Admission {
     pub(crate) session: SessionId,
     /// On which relay.
     pub(crate) service: Service,
-    /// On which shard.
+    /// On which shard; the lobby's place where that is not known yet.
     pub(crate) shard: usize,
     /// The client's own limit.
     pub(crate) max_msat_per_second: Option<u64>,
@@ -273,7 +273,7 @@ impl CashierHandle {
     }
 
     /// Gives back a lease whose session never came to be.
-    pub(crate) fn release(&self, _shard: usize, _session: SessionId, lease: LeaseId) {
+    pub(crate) fn release(&self, lease: LeaseId) {
         self.enqueue(Message::Release(lease));
     }
 
@@ -377,11 +377,20 @@ pub(crate) fn open(config: CashierConfig, unix_ns: u64) -> Result<(CashierHandle
 
 impl Cashier {
     /// Starts the thread. It ends after `drain`, or when every handle is gone.
-    pub(crate) fn start(self, shards: Vec<ShardHandle>) -> std::io::Result<std::thread::JoinHandle<()>> {
-        let orders = shards
+    pub(crate) fn start(
+        self,
+        shards: Vec<ShardHandle>,
+        lobby: Arc<Lobby>,
+    ) -> std::io::Result<std::thread::JoinHandle<()>> {
+        let mut orders: Vec<desk::Shard> = shards
             .into_iter()
             .map(|shard| -> desk::Shard { Box::new(move |order: Order| shard.send(order.into()).is_ok()) })
             .collect();
+        // Behind the shards, at the place that the lobby says it has.
+        orders.push(Box::new(move |order| match order.session() {
+            Some(session) => lobby.send(session, order.into()).is_ok(),
+            None => true,
+        }));
         std::thread::Builder::new()
             .name("cashier".to_owned())
             .spawn(move || self.run(orders))
@@ -449,6 +458,19 @@ enum Order {
         session: SessionId,
         reason: EndReason,
     },
+}
+
+impl Order {
+    /// Whose session it is about.
+    fn session(&self) -> Option<SessionId> {
+        match self {
+            Order::Grant { session, .. }
+            | Order::SetStep { session, .. }
+            | Order::TurnAdmitted { session, .. }
+            | Order::End { session, .. } => Some(*session),
+            Order::TurnRefused { .. } => None,
+        }
+    }
 }
 
 /// Why an allocation gets no money.

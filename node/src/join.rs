@@ -1,8 +1,7 @@
-//! How a client gets into a room: name rules, SDP answer, admission by the ledger, its shard, its room. In that
+//! How a client gets into a room: name rules, SDP answer, admission by the ledger, the lobby, its room. In that
 //! order, so that a description which cannot work costs nothing and nothing is relayed before it is paid for.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use identity::policy;
 use metering::{Allowance, Service, SessionId, Step, Voucher};
@@ -10,7 +9,6 @@ use rand::{Rng, RngExt};
 use sfu::media::IceCredentials;
 use sfu::room::{self, Member};
 use sfu::sdp::{Answer, LocalParameters, Negotiation, SdpError};
-use tokio::sync::oneshot;
 
 use crate::cashier::{self, Admission, Admitted};
 use crate::http::problem::Problem;
@@ -19,12 +17,6 @@ use crate::relay::Relay;
 use crate::session::{EndReason, Join, Joined, Mode};
 use crate::shard::{Command, OpenSfu};
 use crate::{clock, money, names};
-
-/// A shard answers within a batch; past this it is stuck.
-const SHARD_PATIENCE: Duration = Duration::from_secs(5);
-
-/// The shard's word on whether it took a session.
-type Opened = oneshot::Receiver<Result<(), sfu::Refused>>;
 
 /// The tag of a session's ICE credentials, as an `ETag` value.
 pub(crate) fn etag(ice: &IceCredentials) -> String {
@@ -39,7 +31,7 @@ impl From<SdpError> for Problem {
 
 impl Relay {
     /// Lets a client into a room. Finishes even if the caller goes away meanwhile, so that nothing is left half
-    /// open; a client that never comes is closed by its shard's setup timeout.
+    /// open; a client that never comes is closed when the lobby's patience ends.
     pub(crate) async fn join(self: &Arc<Relay>, join: Join) -> Result<Joined, Problem> {
         let relay = self.clone();
         match tokio::spawn(async move { relay.admit(join).await }).await {
@@ -67,47 +59,22 @@ impl Relay {
         let name = (join.mode != Mode::Subscribe).then_some(join.name.as_str());
         let place = self.registry().reserve(session, &join.room, name, &join.permit)?;
         let mode = join.mode;
-        let (joined, opened) = match self.open(join, &place, &terms).await {
-            Ok(open) => open,
-            Err(problem) => {
-                self.registry().give_back(&place);
-                return Err(problem);
-            }
-        };
+        let joined = self.open(join, &place, &terms).await.inspect_err(|_| {
+            self.registry().give_back(&place);
+        })?;
         // The place is the session's from here on, and goes with it.
-        match tokio::time::timeout(SHARD_PATIENCE, opened).await {
-            Ok(Ok(Ok(()))) if self.is_denied(&permit) => {
-                self.leave(session, EndReason::Denied);
-                Err(identity::Refusal::Denied.into())
-            }
-            Ok(Ok(Ok(()))) => {
-                tracing::info!(%session, shard = place.shard, ?mode, "session opened");
-                Ok(joined)
-            }
-            Ok(Ok(Err(refused))) => {
-                self.leave(session, EndReason::Internal);
-                Err(Problem::new(
-                    "capacity",
-                    format!("This relay has no place for the session: {refused}."),
-                ))
-            }
-            _ => {
-                self.leave(session, EndReason::Internal);
-                Err(Problem::internal(&"a shard did not answer"))
-            }
+        if self.is_denied(&permit) {
+            self.leave(session, EndReason::Denied);
+            return Err(identity::Refusal::Denied.into());
         }
+        tracing::info!(%session, ?mode, "session opened");
+        Ok(joined)
     }
 
     /// From a reserved place to a session. Until it succeeds the place stays reserved.
-    async fn open(
-        &self,
-        join: Join,
-        place: &Place,
-        terms: &policy::Terms,
-    ) -> Result<(Joined, Opened), Problem> {
+    async fn open(&self, join: Join, place: &Place, terms: &policy::Terms) -> Result<Joined, Problem> {
         let session = place.session;
-        let shard = u8::try_from(place.shard).map_err(|error| Problem::internal(&error))?;
-        let ice = IceCredentials::generate(shard, &mut rand::rng());
+        let ice = IceCredentials::generate(&mut rand::rng());
         let etag = etag(&ice);
         let local = LocalParameters {
             purpose: join.mode,
@@ -119,7 +86,8 @@ impl Relay {
         let mut negotiation = Negotiation::new(local, rand::rng().random());
         let answer = negotiation.answer(&join.offer)?;
         let voucher = self.voucher_at_admission(join.permit.token(), terms).await?;
-        let admitted = self.cashier.admit(admission(&join, place, voucher)).await?;
+        let request = admission(&join, place, voucher, self.lobby.place());
+        let admitted = self.cashier.admit(request).await?;
         let joined = Joined {
             session,
             answer: answer.sdp.clone(),
@@ -140,21 +108,19 @@ impl Relay {
             published: negotiation.published(),
             slots: negotiation.slots(),
         };
-        let (reply, opened) = oneshot::channel();
-        let open = open_command(&join, session, answer, &admitted, reply);
+        let open = opening(&join, session, answer, &admitted);
         let known = Session {
             permit: join.permit,
             account: place.account.clone(),
             room: place.room.clone(),
             name: place.name.clone(),
-            shard: place.shard,
             negotiation: Arc::new(Mutex::new(negotiation)),
             outbox: join.outbox,
             etag,
             opened: clock::now(),
         };
         if let Err(problem) = self.registry().open(place, known, member, open) {
-            self.cashier.release(place.shard, session, admitted.lease);
+            self.cashier.release(admitted.lease);
             return Err(problem);
         }
         if admitted.step != Step::Full {
@@ -166,39 +132,32 @@ impl Relay {
                 },
             );
         }
-        Ok((joined, opened))
+        Ok(joined)
     }
 }
 
 /// What the ledger has to know to let a session in.
-fn admission(join: &Join, place: &Place, voucher: Option<Voucher>) -> Admission {
+fn admission(join: &Join, place: &Place, voucher: Option<Voucher>, lobby: usize) -> Admission {
     Admission {
         account: place.account.clone(),
         voucher,
         cap: cashier::cap(&join.permit),
         session: place.session,
         service: Service::Sfu,
-        shard: place.shard,
+        shard: lobby,
         max_msat_per_second: join.max_msat_per_second,
     }
 }
 
-/// What its shard has to know.
-fn open_command(
-    join: &Join,
-    session: SessionId,
-    answer: Answer,
-    admitted: &Admitted,
-    reply: oneshot::Sender<Result<(), sfu::Refused>>,
-) -> Command {
+/// What its shard will have to know.
+fn opening(join: &Join, session: SessionId, answer: Answer, admitted: &Admitted) -> OpenSfu {
     let mut allowance = Allowance::new(admitted.lease, session, admitted.rates, admitted.granted);
     allowance.set_rate_limit(join.max_msat_per_second);
-    Command::OpenSfu(Box::new(OpenSfu {
+    OpenSfu {
         session,
         permit: join.permit.clone(),
         transport: answer.transport,
         media: answer.media,
         allowance,
-        reply: Some(reply),
-    }))
+    }
 }

@@ -12,11 +12,12 @@ use sfu::room::{Change, Member};
 use sfu::sdp::Negotiation;
 use tokio::sync::mpsc;
 
+use crate::clock;
 use crate::config::Config;
 use crate::http::problem::Problem;
-use crate::rooms::{Rooms, shard_of};
+use crate::rooms::Rooms;
 use crate::session::{EndReason, Told};
-use crate::shard::{Command, ShardHandle};
+use crate::shard::{Command, Lobby, OpenSfu};
 
 /// The longest that a session lasts: past it the token that opened it says too little about who is there.
 const SESSION_LIFETIME_MAX: Duration = Duration::from_secs(12 * 3600);
@@ -31,8 +32,6 @@ pub(crate) struct Session {
     pub(crate) room: Arc<str>,
     /// The name it holds; subscribers hold none.
     pub(crate) name: Option<String>,
-    /// The shard that carries it.
-    pub(crate) shard: usize,
     /// Its offers and answers. This lock is taken before the control plane's, never while holding it.
     pub(crate) negotiation: Arc<Mutex<Negotiation>>,
     /// Where to tell its client things.
@@ -53,13 +52,11 @@ pub(crate) struct Place {
     pub(crate) room: Arc<str>,
     /// The name it will hold.
     pub(crate) name: Option<String>,
-    /// The shard that will carry it.
-    pub(crate) shard: usize,
 }
 
 /// Sessions and rooms.
 pub(crate) struct Registry {
-    shards: Vec<ShardHandle>,
+    lobby: Arc<Lobby>,
     sessions: HashMap<SessionId, Session>,
     rooms: Rooms,
     /// Sessions, admitted or about to be, of each account.
@@ -70,10 +67,10 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    pub(crate) fn new(config: &Config, shards: Vec<ShardHandle>) -> Registry {
+    pub(crate) fn new(config: &Config, lobby: Arc<Lobby>) -> Registry {
         let whole = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
         Registry {
-            shards,
+            lobby,
             sessions: HashMap::new(),
             rooms: Rooms::new(whole(config.room.rooms_max), whole(config.room.members_max)),
             per_account: HashMap::new(),
@@ -118,13 +115,11 @@ impl Registry {
             .reserve(&room, name, &permit.subject().into(), session)?;
         *self.per_account.entry(account.clone()).or_default() += 1;
         self.places += 1;
-        let shard = shard_of(&room, self.shards.len());
         Ok(Place {
             session,
             account,
             room,
             name: name.map(str::to_owned),
-            shard,
         })
     }
 
@@ -144,14 +139,14 @@ impl Registry {
         }
     }
 
-    /// Opens an admitted session: at its shard, in its room, in place of the one that held its name. The reason of a
+    /// Opens an admitted session: in the lobby, in its room, in place of the one that held its name. The reason of a
     /// failure is the client's to read; the place is then still reserved.
     pub(crate) fn open(
         &mut self,
         place: &Place,
         session: Session,
         member: Member,
-        at_shard: Command,
+        in_lobby: OpenSfu,
     ) -> Result<(), Problem> {
         let replaced = match place.name.as_deref() {
             Some(name) => self.rooms.take_over(&place.room, name, place.session)?,
@@ -160,12 +155,10 @@ impl Registry {
         if let Some(old) = replaced {
             self.end(old, EndReason::Replaced);
         }
-        if self.shards[place.shard].send(at_shard).is_err() {
-            return Err(Problem::new(
-                "capacity",
-                "This relay is too busy for another session; try again.",
-            ));
-        }
+        self.lobby.open(in_lobby, clock::now()).map_err(|refused| {
+            let detail = format!("This relay has no place for the session: {refused}.");
+            Problem::new("capacity", detail)
+        })?;
         self.sessions.insert(place.session, session);
         let joined = match self.rooms.room(&place.room) {
             Some(room) => room
@@ -184,7 +177,7 @@ impl Registry {
                     session: place.session,
                     reason: EndReason::Internal.close_reason(),
                 };
-                let _ = self.shards[place.shard].send(close);
+                let _ = self.lobby.send(place.session, close);
                 Err(problem)
             }
         }
@@ -192,11 +185,8 @@ impl Registry {
 
     /// Tells the session's shard something. A shard that cannot take it has lost track of the session, which ends.
     pub(crate) fn at_shard(&mut self, session: SessionId, command: Command) {
-        let Some(shard) = self.sessions.get(&session).map(|known| known.shard) else {
-            return;
-        };
-        if self.shards[shard].send(command).is_err() {
-            tracing::error!(shard, %session, "the shard's queue is full");
+        if self.sessions.contains_key(&session) && self.lobby.send(session, command).is_err() {
+            tracing::error!(%session, "the shard's queue is full");
             self.end(session, EndReason::Internal);
         }
     }
@@ -310,7 +300,7 @@ impl Registry {
                 reason: reason.close_reason(),
             };
             // A full queue here only delays the end: the core closes by itself once the client's checks stop.
-            let _ = self.shards[gone.shard].send(close);
+            let _ = self.lobby.send(session, close);
         }
         if let Some(outbox) = &gone.outbox {
             // A full outbox is dropped with the session, which its socket takes as the end.
@@ -335,18 +325,14 @@ impl Registry {
                     mid,
                     source,
                 } => {
-                    let Some(shard) = self.sessions.get(&subscriber).map(|known| known.shard) else {
-                        continue;
+                    let route = Command::Route {
+                        subscriber,
+                        mid,
+                        source,
                     };
-                    if self.shards[shard]
-                        .send(Command::Route {
-                            subscriber,
-                            mid,
-                            source,
-                        })
-                        .is_err()
+                    if self.sessions.contains_key(&subscriber) && self.lobby.send(subscriber, route).is_err()
                     {
-                        tracing::error!(shard, session = %subscriber, "the shard's queue is full");
+                        tracing::error!(session = %subscriber, "the shard's queue is full");
                         queue.extend(self.remove(subscriber, EndReason::Internal, true));
                     }
                     continue;

@@ -22,7 +22,7 @@ use crate::policy::{Caps, Policies};
 use crate::registry::Registry;
 use crate::resolver::Resolver;
 use crate::session::EndReason;
-use crate::shard::{ShardEvent, ShardHandle};
+use crate::shard::{Lobby, ShardEvent, ShardHandle};
 use crate::turn_access::TurnAccess;
 use crate::turn_keys::TurnKeys;
 
@@ -54,6 +54,8 @@ pub(crate) struct Relay {
     pub(crate) cashier: CashierHandle,
     /// The threads that relay.
     pub(crate) shards: Vec<ShardHandle>,
+    /// Where SFU sessions are opened and found.
+    pub(crate) lobby: Arc<Lobby>,
     /// Connections of the front door that may be open, upgraded ones among them.
     pub(crate) connections: Arc<Semaphore>,
     /// How much each source may ask for.

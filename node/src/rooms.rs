@@ -1,10 +1,7 @@
-//! The rooms of this node: who holds which name, which shard carries a room, and what a change in a room means for
-//! shards and sockets. The rules of subscribing themselves are `sfu::room`; this file is plain state, behind the
+//! The rooms of this node: who holds which name, and what a change in a room means for shards and sockets. The rules of subscribing themselves are `sfu::room`; this file is plain state, behind the
 //! control plane's one short lock.
 
 use std::collections::HashMap;
-use std::collections::hash_map::DefaultHasher;
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use metering::SessionId;
@@ -31,13 +28,6 @@ pub(crate) struct Rooms {
     rooms: HashMap<Arc<str>, Entry>,
     rooms_max: usize,
     members_max: usize,
-}
-
-/// The shard that carries a room: all sessions of a room live on one.
-pub(crate) fn shard_of(room: &str, shards: usize) -> usize {
-    let mut hasher = DefaultHasher::new();
-    room.hash(&mut hasher);
-    (hasher.finish() % shards.max(1) as u64) as usize
 }
 
 impl Rooms {

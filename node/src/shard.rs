@@ -2,13 +2,16 @@
 //! for a packet; the control plane and the cashier reach it through bounded queues.
 //!
 //! All shards share one public port for the SFU and one for TURN (SO_REUSEPORT), in groups whose size never changes:
-//! the kernel keeps a client's datagrams on one shard. A TURN client lives where its datagrams land. An SFU session
-//! lives on its room's shard, and what lands elsewhere is handed over ([`handover`]).
+//! the kernel keeps a client's datagrams on one shard. A TURN client lives where its datagrams land. An SFU session waits
+//! in the [`lobby`] until its handshake begins, and lives where that lands; what of it lands elsewhere later is handed
+//! over ([`handover`]). A room's sessions live on any shards: what one publishes crosses once to each other shard that
+//! has a subscriber (`sfu::span`).
 
 mod batch;
 mod command;
 mod gauges;
 mod handover;
+mod lobby;
 mod mailbox;
 mod sfu_port;
 mod turn;
@@ -32,6 +35,7 @@ use tokio::sync::mpsc;
 use turn_server::{AddressPolicy, Census, Family};
 
 pub(crate) use command::{Command, EndReason, OpenSfu};
+pub(crate) use lobby::Lobby;
 pub(crate) use mailbox::ShardHandle;
 
 use crate::addresses::{advertised, of_this_machine};
@@ -46,8 +50,13 @@ use turn_port::{RelayAddresses, TurnSockets};
 use turn_stream::{StreamLimits, Streams};
 use worker::Worker;
 
-/// A ufrag names its shard with two hexadecimal digits.
+/// More cores than any machine that relays: a queue for each pair of shards is memory.
 const SHARDS_MAX: usize = 256;
+
+/// DTLS handshakes under way on all shards together: each may hold 30 buffered datagrams, so 512 are 20 MB at worst.
+const HANDSHAKES_MAX: usize = 512;
+/// And on each at least, where there are many: enough for a burst that the kernel spreads unevenly.
+const HANDSHAKES_MIN: usize = 64;
 
 /// What shards tell the control plane.
 #[derive(Debug, Clone, Copy)]
@@ -124,6 +133,7 @@ impl ShardConfig {
             sfu: sfu::Config {
                 sessions_max,
                 slots: usize::try_from(config.sfu.slots).unwrap_or(usize::MAX),
+                handshakes_max: (HANDSHAKES_MAX / shards).max(HANDSHAKES_MIN),
                 reduced_video_bits_per_second: config.ladder.sfu_reduced_bits_per_second,
                 ..sfu::Config::default()
             },
@@ -192,6 +202,7 @@ impl ShardConfig {
 pub(crate) struct Shards {
     handles: Vec<ShardHandle>,
     threads: Vec<JoinHandle<()>>,
+    lobby: Arc<Lobby>,
     sfu: SocketAddr,
     turn: SocketAddr,
     turn_tls: Vec<SocketAddr>,
@@ -202,6 +213,11 @@ impl Shards {
     /// One a shard, in their order.
     pub(crate) fn handles(&self) -> Vec<ShardHandle> {
         self.handles.clone()
+    }
+
+    /// Where SFU sessions are opened and found.
+    pub(crate) fn lobby(&self) -> Arc<Lobby> {
+        self.lobby.clone()
     }
 
     /// Where the SFU listens.
@@ -269,8 +285,15 @@ pub(crate) fn spawn(
         mailboxes.push(mailbox::new()?);
     }
     let handles: Vec<ShardHandle> = mailboxes.iter().map(|mailbox| mailbox.handle()).collect();
-    let mut peers = Peers::among(&handles);
+    let lobby = Arc::new(Lobby::new(
+        handles.clone(),
+        config.sfu.sessions_max,
+        config.sfu.setup_timeout,
+        farewell(size, cashier.clone(), events.clone()),
+    ));
+    let mut peers = Peers::among(&handles, &lobby);
     let mut threads = Vec::with_capacity(size);
+    let mut spans = sfu::Span::among(size);
     let sockets = sfu_sockets
         .into_iter()
         .zip(std::mem::take(&mut turn_listeners.shards));
@@ -304,9 +327,10 @@ pub(crate) fn spawn(
             mailbox,
             sfu_socket,
             turn,
-            sfu: sfu::Sfu::new(config.sfu.clone(), certificate.clone(), sfu_seed),
+            sfu: sfu::Sfu::new(config.sfu.clone(), certificate.clone(), sfu_seed).spanning(spans.remove(0)),
             census: census.clone(),
             peers: peers.remove(0),
+            lobby: lobby.clone(),
             cashier: cashier.clone(),
             events: events.clone(),
         })?;
@@ -319,11 +343,31 @@ pub(crate) fn spawn(
     Ok(Shards {
         handles,
         threads,
+        lobby,
         sfu,
         turn,
         turn_tls: turn_listeners.tls,
         fingerprint,
     })
+}
+
+/// What follows when a session ends in the lobby: its lease goes back, and the control plane hears of it.
+fn farewell(
+    place: usize,
+    cashier: CashierHandle,
+    events: mpsc::Sender<ShardEvent>,
+) -> impl Fn(lobby::Farewell) + Send + Sync + 'static {
+    move |farewell| {
+        let lobby::Farewell {
+            session,
+            reason,
+            report,
+        } = farewell;
+        cashier.try_report(place, report);
+        if events.try_send(ShardEvent::Closed { session, reason }).is_err() {
+            tracing::warn!(%session, "the control plane is behind; it was not told of an event");
+        }
+    }
 }
 
 /// The family of an address that is bound or told.

@@ -180,7 +180,7 @@ pub(crate) async fn start(
         )
     })?;
     ledger
-        .start(shards.handles())
+        .start(shards.handles(), shards.lobby())
         .map_err(|error| format!("the cashier's thread: {error}"))?;
 
     let public_url = match config.http.public_url.as_str() {
@@ -196,8 +196,12 @@ pub(crate) async fn start(
     let mut relay = Relay {
         video_codecs: VideoCodecs::from_names(config.room.video_codecs.iter().map(String::as_str))
             .map_err(|error| format!("room.video_codecs: {error}"))?,
-        policies: Policies::open(&config, token_policy(&config, key.did(), cashier.restored_at()), data.deny_file())
-            .map_err(|mistakes| said(&mistakes))?,
+        policies: Policies::open(
+            &config,
+            token_policy(&config, key.did(), cashier.restored_at()),
+            data.deny_file(),
+        )
+        .map_err(|mistakes| said(&mistakes))?,
         caps: Caps::default(),
         lists_due: Notify::new(),
         resolver: Resolver::new(&config.did)?,
@@ -221,8 +225,9 @@ pub(crate) async fn start(
         turn_keys,
         turn: TurnAccess::new(config.turn.credentials_per_account_max),
         fingerprint: shards.fingerprint(),
-        registry: Mutex::new(Registry::new(&config, shards.handles())),
+        registry: Mutex::new(Registry::new(&config, shards.lobby())),
         shards: shards.handles(),
+        lobby: shards.lobby(),
         did_document: String::new(),
         draining: AtomicBool::new(false),
         door: watch::Sender::new(false),
@@ -296,6 +301,7 @@ impl Running {
     pub(crate) async fn drain(&self) {
         self.relay.draining.store(true, Ordering::Relaxed);
         let patience = Duration::from_secs(self.relay.config.relay.drain_seconds).saturating_sub(SETTLE_TIME);
+        self.relay.lobby.drain();
         for shard in &self.relay.shards {
             // A shard that cannot be told now is stopped later all the same.
             let _ = shard.send(Command::Drain);

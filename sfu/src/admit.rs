@@ -164,6 +164,7 @@ impl Sfu {
         };
         slot.describe(stored, kept.descriptor);
         let slot = pool.take().ok_or(Discard::NoSlot)?;
+        let crossing = (!stream.feeds.is_empty()).then(|| slot.clone());
         stream.accept(slot, now, config.tick, |evicted| pool.give(evicted))?;
         if !stream.queued && !stream.subscribers.is_empty() {
             stream.queued = true;
@@ -172,6 +173,9 @@ impl Sfu {
         let nack_due = stream.gaps.due();
         if let Some(due) = nack_due {
             self.urge(key, due);
+        }
+        if let Some(slot) = crossing {
+            self.cross(stream_key, &slot, now);
         }
         Ok(())
     }
@@ -268,7 +272,20 @@ impl Sfu {
                 kind,
             });
         }
-        let stream_key = match self.streams.iter().position(Option::is_none) {
+        let stream_key = self.place_stream(stream);
+        if let Some(line) = self.sessions[key]
+            .as_mut()
+            .and_then(|session| session.receive_line(mid))
+        {
+            line.stream = Some(stream_key);
+        }
+        self.connect_subscribers(key, kind, now);
+        self.feed_waiting(key, kind, now);
+        Ok(stream_key)
+    }
+
+    pub(crate) fn place_stream(&mut self, stream: Box<Stream>) -> StreamKey {
+        match self.streams.iter().position(Option::is_none) {
             Some(free) => {
                 self.streams[free] = Some(stream);
                 free
@@ -277,15 +294,7 @@ impl Sfu {
                 self.streams.push(Some(stream));
                 self.streams.len() - 1
             }
-        };
-        if let Some(line) = self.sessions[key]
-            .as_mut()
-            .and_then(|session| session.receive_line(mid))
-        {
-            line.stream = Some(stream_key);
         }
-        self.connect_subscribers(key, kind, now);
-        Ok(stream_key)
     }
 }
 

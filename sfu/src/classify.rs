@@ -96,6 +96,40 @@ impl Sfu {
         if let Some(forgotten) = forgotten.filter(|address| self.by_address.get(address) == Some(&key)) {
             self.by_address.remove(&forgotten);
         }
+        self.settle_path(key, path, owner, contested, now)
+    }
+
+    /// A check over `path` was answered before the session came here, `at` some time ago.
+    pub(crate) fn admit_path(
+        &mut self,
+        key: SessionKey,
+        path: Path,
+        nominated: bool,
+        at: Instant,
+        now: Instant,
+    ) -> Result<(), Discard> {
+        let owner = self.by_address.get(&path.remote).copied();
+        let contested = owner.is_some_and(|owner| owner != key && self.receives_at(owner, path));
+        let Sfu { sessions, rng, .. } = self;
+        let session = sessions[key].as_mut().ok_or(Discard::UnknownUfrag)?;
+        let connected = session.is_connected();
+        let transaction = || transaction(key, rng);
+        session
+            .agent
+            .accept(path, nominated, connected, transaction, at)?;
+        self.settle_path(key, path, owner, contested, now)
+    }
+
+    /// What a valid check leads to: the address is the session's, unless somebody else receives there; then it has to
+    /// prove itself first.
+    fn settle_path(
+        &mut self,
+        key: SessionKey,
+        path: Path,
+        owner: Option<SessionKey>,
+        contested: bool,
+        now: Instant,
+    ) -> Result<(), Discard> {
         let Sfu { sessions, rng, .. } = self;
         let session = sessions[key].as_mut().ok_or(Discard::UnknownUfrag)?;
         if contested {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// Sessions of one shard: 10,000 idle ones cost about 100 MB, and no shard can encrypt for more live ones.
 const SESSIONS_MAX: usize = 10_000;
-/// Handshakes under way at once: each may hold 30 buffered datagrams, so 512 are 20 MB at worst.
+/// Handshakes under way at once on one shard: each may hold 30 buffered datagrams, so 512 are 20 MB at worst.
 const HANDSHAKES_MAX: usize = 512;
 /// A publisher's ingress: far above any call's video, far below what would starve a shard.
 const PUBLISHER_BITS_PER_SECOND: u64 = 20_000_000;

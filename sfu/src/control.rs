@@ -80,11 +80,7 @@ impl Sfu {
         rtp_timestamp: u32,
     ) {
         let Sfu {
-            sessions,
-            streams,
-            counters,
-            timers,
-            ..
+            sessions, counters, ..
         } = self;
         let source = sessions[key]
             .as_mut()
@@ -96,20 +92,12 @@ impl Sfu {
         let Some(stream_key) = source.stream else {
             return;
         };
-        let Some(stream) = streams[stream_key].as_mut() else {
-            return;
-        };
-        stream.clock = Some(SenderClock {
+        let clock = SenderClock {
             ntp,
             rtp_timestamp,
             arrival: now,
-        });
-        for subscriber in &stream.subscribers {
-            if let Some(session) = sessions[subscriber.session].as_mut() {
-                session.tracks[subscriber.track].report_due = true;
-                timers.urge(subscriber.session, now);
-            }
-        }
+        };
+        self.take_clock(stream_key, clock, now);
     }
 
     /// What a subscriber says about a track: here only the round trip matters.
@@ -144,6 +132,7 @@ impl Sfu {
             streams,
             counters,
             retransmissions,
+            span,
             ..
         } = self;
         let Some(session) = sessions[key].as_mut() else {
@@ -157,12 +146,23 @@ impl Sfu {
         if track.rtx_ssrc.is_none() {
             return;
         }
-        let stream = track.stream.and_then(|stream| streams[stream].as_ref());
+        let mut stream = track.stream.and_then(|stream| streams[stream].as_mut());
         for sequence in sequences {
             let traced = track.rewrite.trace(sequence);
             let found = traced.and_then(|(index_in, index_out, segment)| {
-                let stream = stream.filter(|stream| stream.serial == segment.stream)?;
-                let slot = stream.history.get(index_in)?;
+                let stream = stream.as_deref_mut()?;
+                if stream.serial != segment.stream {
+                    return None;
+                }
+                let Some(slot) = stream.history.get(index_in) else {
+                    if let Some((core, ask)) = stream.ask(index_in, now)
+                        && let Some(link) = span.link(core)
+                    {
+                        link.tell(ask);
+                        counters.packets_asked += 1;
+                    }
+                    return None;
+                };
                 Some((index_in, index_out, segment, slot.payload().len() as u64))
             });
             let Some((index_in, index_out, segment, length)) = found else {

@@ -97,6 +97,8 @@ discards! {
     NotInHistory => "not-in-history",
     /// A NACK beyond the subscriber's retransmission budget.
     RetransmissionBudget => "retransmission-budget",
+    /// A frame that found the queue to another shard full.
+    ShardQueueFull => "shard-queue-full",
     /// A control packet that found its queue full.
     ControlBacklog => "control-backlog",
 }
@@ -128,6 +130,14 @@ pub struct Counters {
     pub retransmissions: u64,
     /// Key frames asked of publishers.
     pub keyframe_requests: u64,
+    /// Key frames asked of other shards' publishers.
+    pub keyframe_requests_crossed: u64,
+    /// Packets asked of other shards, since a subscriber missed them and they never came.
+    pub packets_asked: u64,
+    /// Packets that crossed to other shards, once a shard.
+    pub crossings_out: u64,
+    /// Packets that crossed from other shards.
+    pub crossings_in: u64,
     discards: [u64; Discard::ALL.len()],
 }
 
@@ -140,6 +150,10 @@ impl Counters {
             bytes_out: 0,
             retransmissions: 0,
             keyframe_requests: 0,
+            keyframe_requests_crossed: 0,
+            packets_asked: 0,
+            crossings_out: 0,
+            crossings_in: 0,
             discards: [0; Discard::ALL.len()],
         }
     }

@@ -187,6 +187,10 @@ impl Forwarder<'_> {
                         return Err(Discard::NoPayloadType);
                     }
                     let stored = slot.stored();
+                    if stream.resumes == Some(index) {
+                        // Whole frames are missing before it: a new start, so that no gap is asked for.
+                        track.rewrite.wait();
+                    }
                     let starts_frame = track.starts_frame(stored.timestamp);
                     gate.admit(stream.kind, starts_frame, track.rewrite.is_waiting(), now)?;
                     let types = track

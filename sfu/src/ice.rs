@@ -36,15 +36,57 @@ pub(crate) struct Path {
     pub(crate) local: Option<IpAddr>,
 }
 
-struct Keys {
+/// One side's credentials, with the key that its password makes.
+pub(crate) struct Keys {
     credentials: IceCredentials,
     key: hmac::Key,
 }
 
 impl Keys {
-    fn new(credentials: IceCredentials) -> Keys {
+    pub(crate) fn new(credentials: IceCredentials) -> Keys {
         let key = integrity_key(credentials.pwd.as_bytes());
         Keys { credentials, key }
+    }
+
+    /// Whether a request is for us (these are our keys) and from the peer with that ufrag.
+    pub(crate) fn authenticate(&self, message: &Message<'_>, peer: &str) -> Result<(), Discard> {
+        let username = message.username().ok_or(Discard::MalformedStun)?;
+        let (local, remote) = username.split_once(':').ok_or(Discard::MalformedStun)?;
+        if local != self.credentials.ufrag || remote != peer {
+            return Err(Discard::UnknownUfrag);
+        }
+        if message.verify_fingerprint() == Some(false) || !message.verify_integrity_key(&self.key) {
+            return Err(Discard::StunUnauthentic);
+        }
+        Ok(())
+    }
+
+    /// We are lite, hence controlled: the peer must take the other role (RFC 8445 section 7.3.1.1).
+    pub(crate) fn write_role_conflict(
+        &self,
+        request: &Message<'_>,
+        out: &mut [u8],
+    ) -> Result<usize, Discard> {
+        Builder::new(out, Class::Error, Method::BINDING, request.transaction_id())
+            .error_code(487, "Role Conflict")
+            .integrity_key(&self.key)
+            .fingerprint()
+            .finish()
+            .map_err(|_| Discard::MalformedStun)
+    }
+
+    pub(crate) fn write_success(
+        &self,
+        request: &Message<'_>,
+        source: SocketAddr,
+        out: &mut [u8],
+    ) -> Result<usize, Discard> {
+        Builder::new(out, Class::Success, Method::BINDING, request.transaction_id())
+            .xor_mapped_address(source)
+            .integrity_key(&self.key)
+            .fingerprint()
+            .finish()
+            .map_err(|_| Discard::MalformedStun)
     }
 }
 
@@ -145,31 +187,37 @@ impl Agent {
         now: Instant,
         out: &mut [u8],
     ) -> Result<Answered, Discard> {
-        let username = message.username().ok_or(Discard::MalformedStun)?;
-        let (local, remote) = username.split_once(':').ok_or(Discard::MalformedStun)?;
-        if local != self.local.credentials.ufrag || remote != self.remote.credentials.ufrag {
-            return Err(Discard::UnknownUfrag);
-        }
-        if message.verify_fingerprint() == Some(false) || !message.verify_integrity_key(&self.local.key) {
-            return Err(Discard::StunUnauthentic);
-        }
-        let id = message.transaction_id();
+        self.local.authenticate(message, &self.remote.credentials.ufrag)?;
         if message.ice_controlled().is_some() {
-            // We are lite, hence controlled: the peer must take the other role (RFC 8445 section 7.3.1.1).
-            let length = Builder::new(out, Class::Error, Method::BINDING, id)
-                .error_code(487, "Role Conflict")
-                .integrity_key(&self.local.key)
-                .fingerprint()
-                .finish()
-                .map_err(|_| Discard::MalformedStun)?;
+            let length = self.local.write_role_conflict(message, out)?;
             return Ok(Answered::Refused { length });
         }
-        let (new_path, forgotten) = self.learn(path, now)?;
+        let nominated = message.use_candidate();
+        let (new_path, forgotten) = self.accept(path, nominated, connected, transaction, now)?;
+        let length = self.local.write_success(message, path.remote, out)?;
+        Ok(Answered::Valid {
+            length,
+            new_path,
+            forgotten,
+        })
+    }
+
+    /// An authenticated check came over `path`, here or where the session was waiting: the path is valid, and media
+    /// may follow it. Says whether it is new, and which address was forgotten for it.
+    pub(crate) fn accept(
+        &mut self,
+        path: Path,
+        nominated: bool,
+        connected: bool,
+        transaction: impl FnOnce() -> TransactionId,
+        now: Instant,
+    ) -> Result<(bool, Option<SocketAddr>), Discard> {
+        let learned = self.learn(path, now)?;
         self.last_check = Some(now);
         if self.selected.is_none() {
             self.selected = Some(path);
         }
-        if message.use_candidate() && self.selected != Some(path) {
+        if nominated && self.selected != Some(path) {
             if !connected {
                 self.selected = Some(path);
             } else if self
@@ -187,22 +235,12 @@ impl Agent {
         }
         // A valid check on a path that is not nominated may carry DTLS, and answers go where it came from;
         // the first nomination decides.
-        if message.use_candidate() {
+        if nominated {
             self.nominated = true;
         } else if !self.nominated && !connected {
             self.selected = Some(path);
         }
-        let length = Builder::new(out, Class::Success, Method::BINDING, id)
-            .xor_mapped_address(path.remote)
-            .integrity_key(&self.local.key)
-            .fingerprint()
-            .finish()
-            .map_err(|_| Discard::MalformedStun)?;
-        Ok(Answered::Valid {
-            length,
-            new_path,
-            forgotten,
-        })
+        Ok(learned)
     }
 
     /// Whether the path is new, and which one was forgotten for it.

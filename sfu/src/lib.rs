@@ -6,6 +6,7 @@
 
 pub mod config;
 pub mod discard;
+pub mod doorstep;
 pub mod dtls;
 pub mod egress;
 pub mod event;
@@ -13,6 +14,7 @@ pub mod media;
 pub mod replay;
 pub mod room;
 pub mod sdp;
+pub mod span;
 pub mod srtp;
 
 mod admit;
@@ -21,6 +23,7 @@ mod budget;
 mod classify;
 mod codec;
 mod control;
+mod feed;
 mod feedback;
 mod forward;
 mod header;
@@ -35,6 +38,7 @@ mod outbox;
 mod pacer;
 mod payload_type;
 mod pool;
+mod replica;
 mod report;
 mod rewrite;
 mod rtx;
@@ -57,9 +61,11 @@ use rand::rngs::StdRng;
 
 pub use config::Config;
 pub use discard::{Counters, Discard};
+pub use doorstep::Doorstep;
 pub use egress::{Charged, SendBuffer, Transmit};
 pub use event::{CloseReason, Event, Refused};
 pub use slot::Slot;
+pub use span::Span;
 
 use forward::Planned;
 use media::{Kind, Media, Mid, Transport};
@@ -110,6 +116,8 @@ pub struct Sfu {
     load: Load,
     plan: Vec<Planned>,
     timers: Timers,
+    /// The other cores.
+    span: Span,
     outbox: Outbox,
     retransmissions: VecDeque<Retransmission>,
     events: VecDeque<Event>,
@@ -146,6 +154,7 @@ impl Sfu {
             load: Load::default(),
             plan: Vec::with_capacity(batch::SEGMENTS_MAX),
             timers: Timers::new(),
+            span: Span::alone(),
             outbox: Outbox::new(),
             retransmissions: VecDeque::with_capacity(rtx::QUEUE_MAX),
             events: VecDeque::with_capacity(1024),
@@ -171,6 +180,50 @@ impl Sfu {
     ) -> Result<(), Refused> {
         self.observe(now);
         self.admit_session(session, permit, transport, allowance, now)
+    }
+
+    /// An authenticated check for the session came from `source` at `at` and was answered while it waited at the
+    /// [`Doorstep`]. Call it in the order in which they came, right after [`Sfu::open`].
+    pub fn prove(
+        &mut self,
+        session: SessionId,
+        source: SocketAddr,
+        local_ip: Option<IpAddr>,
+        nominated: bool,
+        at: Instant,
+    ) {
+        let path = ice::Path {
+            remote: source,
+            local: local_ip,
+        };
+        if let (Some(&key), Some(now)) = (self.by_id.get(&session), self.now)
+            && let Err(reason) = self.admit_path(key, path, nominated, at.min(now), now)
+        {
+            self.counters.discard(reason);
+        }
+    }
+
+    /// Whether a session that is open here has this local ufrag.
+    #[must_use]
+    pub fn has_ufrag(&self, ufrag: &str) -> bool {
+        self.by_ufrag.contains_key(ufrag)
+    }
+
+    /// Whether a session that is open here receives from this address.
+    #[must_use]
+    pub fn has_address(&self, source: SocketAddr) -> bool {
+        self.by_address.contains_key(&source)
+    }
+
+    /// Whether another session can be opened and begin its handshake now.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.by_id.len() < self.config.sessions_max && self.handshakes < self.config.handshakes_max
+    }
+
+    /// Counts what was dropped on the way here.
+    pub fn discard(&mut self, reason: Discard) {
+        self.counters.discard(reason);
     }
 
     /// Replaces the session's negotiated media: the whole state, after each offer and answer. m-lines are
@@ -242,7 +295,7 @@ impl Sfu {
     /// When [`Sfu::handle_timeout`] and [`Sfu::poll_transmit`] are to be called next.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let due = [self.timers.next(), self.next_egress()];
+        let due = [self.timers.next(), self.next_egress(), self.span.due];
         due.into_iter().flatten().min()
     }
 

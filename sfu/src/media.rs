@@ -89,9 +89,9 @@ impl Kind {
     }
 }
 
-/// Length of the ufrags this relay hands out: two hex digits of the shard, then 12 random characters
-/// (72 bits; RFC 8445 section 5.3 asks for at least 24).
-pub const UFRAG_LENGTH: usize = 14;
+/// Length of the ufrags this relay hands out: 12 random characters are 72 bits, which nobody guesses (RFC 8445
+/// section 5.3 asks for at least 24).
+pub const UFRAG_LENGTH: usize = 12;
 /// Length of the passwords this relay hands out: 24 characters of 6 bits, 144 bits (RFC 8445 section 5.3
 /// asks for at least 128).
 pub const PASSWORD_LENGTH: usize = 24;
@@ -109,12 +109,12 @@ pub struct IceCredentials {
 }
 
 impl IceCredentials {
-    /// Fresh local credentials for a session of shard `shard`. The ufrag starts with the shard's index in
-    /// hexadecimal, so whichever shard's socket a connectivity check lands on knows the owner by itself.
+    /// Fresh local credentials. They say nothing about where the session lives: that is settled later, by where its
+    /// client's packets land.
     #[must_use]
-    pub fn generate(shard: u8, rng: &mut impl Rng) -> IceCredentials {
-        let mut ufrag = format!("{shard:02x}");
-        push_ice_characters(&mut ufrag, UFRAG_LENGTH - 2, rng);
+    pub fn generate(rng: &mut impl Rng) -> IceCredentials {
+        let mut ufrag = String::with_capacity(UFRAG_LENGTH);
+        push_ice_characters(&mut ufrag, UFRAG_LENGTH, rng);
         let mut pwd = String::with_capacity(PASSWORD_LENGTH);
         push_ice_characters(&mut pwd, PASSWORD_LENGTH, rng);
         IceCredentials { ufrag, pwd }
@@ -133,22 +133,6 @@ impl fmt::Debug for IceCredentials {
             .field("ufrag", &self.ufrag)
             .finish_non_exhaustive()
     }
-}
-
-/// The shard that a local ufrag was made on, or `None` when the ufrag is not of our making.
-#[must_use]
-pub fn shard_of(ufrag: &str) -> Option<u8> {
-    if ufrag.len() != UFRAG_LENGTH {
-        return None;
-    }
-    let digits = ufrag.get(..2)?;
-    if digits
-        .bytes()
-        .any(|byte| !matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    {
-        return None;
-    }
-    u8::from_str_radix(digits, 16).ok()
 }
 
 /// The hash of an `a=fingerprint` line. SHA-1 and weaker are refused by having no variant.
@@ -391,16 +375,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_ufrag_names_its_shard() {
+    fn credentials_are_random_and_as_long_as_they_should_be() {
         let mut rng = StdRng::seed_from_u64(7);
-        for shard in [0, 1, 15, 16, 255] {
-            let credentials = IceCredentials::generate(shard, &mut rng);
-            assert_eq!(shard_of(&credentials.ufrag), Some(shard));
-            assert_eq!(credentials.pwd.len(), PASSWORD_LENGTH);
-        }
-        assert_eq!(shard_of("zz0123456789ab"), None);
-        assert_eq!(shard_of("00"), None);
-        assert_eq!(shard_of("\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}"), None);
+        let (one, two) = (
+            IceCredentials::generate(&mut rng),
+            IceCredentials::generate(&mut rng),
+        );
+        assert_eq!((one.ufrag.len(), one.pwd.len()), (UFRAG_LENGTH, PASSWORD_LENGTH));
+        assert!(one.ufrag != two.ufrag && one.pwd != two.pwd);
     }
 
     #[test]

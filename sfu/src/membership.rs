@@ -14,6 +14,7 @@ use crate::event::{CloseReason, Event, Refused};
 use crate::media::{Kind, Media, Mid, Transport};
 use crate::pacer::Queue;
 use crate::session::Session;
+use crate::span::Crossing;
 use crate::stream::{SessionKey, StreamKey, Subscriber};
 use crate::{Sfu, Source, dtls};
 
@@ -93,6 +94,7 @@ impl Sfu {
         }
         self.detach_inactive(key);
         self.refresh_types(key);
+        self.describe_again(key);
     }
 
     /// Send lines that are gone carry nothing any more.
@@ -103,13 +105,14 @@ impl Sfu {
         let Some(session) = sessions[key].as_mut() else {
             return;
         };
+        let mut released = Vec::new();
         for (at, track) in session
             .tracks
             .iter_mut()
             .enumerate()
             .filter(|(_, track)| !track.active)
         {
-            track.source = None;
+            released.extend(track.source.take());
             if let Some(stream) = track.stream.and_then(|stream| streams[stream].as_mut()) {
                 stream.subscribers.retain(|other| {
                     *other
@@ -120,6 +123,22 @@ impl Sfu {
                 });
             }
             track.attach(None, None);
+        }
+        released.into_iter().for_each(|source| self.release(source));
+    }
+
+    /// Matches payload types again at every subscriber of a stream.
+    pub(crate) fn refresh_types_of(&mut self, key: StreamKey) {
+        let Sfu {
+            sessions, streams, ..
+        } = self;
+        let Some(stream) = streams[key].as_ref() else {
+            return;
+        };
+        for subscriber in &stream.subscribers {
+            if let Some(session) = sessions[subscriber.session].as_mut() {
+                session.tracks[subscriber.track].map_types(Some(stream));
+            }
         }
     }
 
@@ -177,13 +196,24 @@ impl Sfu {
         if session.tracks[track].source == source && session.tracks[track].stream.is_some() {
             return;
         }
-        session.tracks[track].source = source;
+        let before = std::mem::replace(&mut session.tracks[track].source, source);
+        if let Some(source) = source.filter(|_| source != before) {
+            self.demand(source);
+        }
         let stream = source.and_then(|source| self.stream_of(source));
         self.connect(Subscriber { session: key, track }, stream, now);
+        if let Some(before) = before.filter(|_| source != before) {
+            self.release(before);
+        }
     }
 
     /// The stream that a source publishes at present.
     fn stream_of(&self, source: Source) -> Option<StreamKey> {
+        self.published_here(source).or_else(|| self.replica_of(source))
+    }
+
+    /// The stream that a session of this core publishes.
+    pub(crate) fn published_here(&self, source: Source) -> Option<StreamKey> {
         let &owner = self.by_id.get(&source.session)?;
         self.sessions[owner].as_ref()?.published(source.kind)
     }
@@ -230,6 +260,11 @@ impl Sfu {
             },
             session.published(kind),
         );
+        self.connect_waiting(source, stream, now);
+    }
+
+    /// Connects every send line that waits for `source`, to what has come of it.
+    pub(crate) fn connect_waiting(&mut self, source: Source, stream: Option<StreamKey>, now: Instant) {
         for key in 0..self.sessions.len() {
             let tracks = self.sessions[key]
                 .as_ref()
@@ -250,13 +285,23 @@ impl Sfu {
         let Some(mut stream) = self.streams[key].take() else {
             return;
         };
-        stream.history.clear(|slot| self.pool.give(slot));
+        match &stream.home {
+            // Slots of another core's pool are only let go of.
+            Some(home) => {
+                Sfu::forget_replica(&mut self.span, key, home);
+                stream.history.clear(drop);
+            }
+            None => {
+                Sfu::tell_followers(&mut self.span, &stream, |serial| Crossing::Ended { serial });
+                stream.history.clear(|slot| self.pool.give(slot));
+            }
+        }
         for subscriber in &stream.subscribers {
             if let Some(session) = self.sessions[subscriber.session].as_mut() {
                 session.tracks[subscriber.track].attach(None, None);
             }
         }
-        if let Some(owner) = self.sessions[stream.owner].as_mut() {
+        if let Some(owner) = self.sessions.get_mut(stream.owner).and_then(Option::as_mut) {
             owner
                 .receive
                 .iter_mut()
@@ -308,7 +353,7 @@ impl Sfu {
                 .and_then(|stream| self.streams[stream].as_ref())
                 .map(|stream| stream.owner)
             {
-                if let Some(publisher) = self.sessions[owner].as_mut() {
+                if let Some(publisher) = self.sessions.get_mut(owner).and_then(Option::as_mut) {
                     publisher.bandwidth_changed = true;
                 }
                 self.urge(owner, now);
@@ -342,6 +387,8 @@ impl Sfu {
                 });
             }
         }
+        let routed: Vec<Source> = session.tracks.iter().filter_map(|track| track.source).collect();
+        routed.into_iter().for_each(|source| self.release(source));
         let published: Vec<StreamKey> = session.receive.iter().filter_map(|line| line.stream).collect();
         published
             .into_iter()

@@ -27,7 +27,7 @@ use description::Description;
 pub use error::{Quoted, SdpError};
 pub use fragment::Fragment;
 pub use note::Note;
-use state::{Flow, State, renewed};
+use state::{Flow, State};
 use write::Form;
 
 use crate::media::{Codec, Fingerprint, IceCredentials, Kind, Media, Payload, Role, Transport};
@@ -240,7 +240,7 @@ impl Negotiation {
         let client = credentials::ice(ufrag, pwd)?;
         let remote = self.state.remote.as_mut().ok_or(SdpError::NotNegotiated)?;
         remote.0 = client.clone();
-        self.state.ice = renewed(&self.state.ice, &mut self.rng);
+        self.state.ice = IceCredentials::generate(&mut self.rng);
         if let Some(pending) = &mut self.pending {
             pending.state.ice = self.state.ice.clone();
             pending.state.remote = self.state.remote.clone();

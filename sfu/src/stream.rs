@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::discard::Discard;
+use crate::feed::Feed;
 use crate::history::History;
 use crate::keyframe::KeyframeRequests;
 use crate::log::Log;
 use crate::media::{Kind, Payload};
 use crate::nack::Gaps;
+use crate::replica::Home;
 use crate::report::{Reception, SenderClock};
 use crate::slot::Slot;
 
@@ -49,6 +51,12 @@ pub(crate) struct Stream {
     pub(crate) last_arrival: Instant,
     /// The highest index that arrived as an original.
     pub(crate) last_index: Option<u64>,
+    /// The other cores that it crosses to.
+    pub(crate) feeds: Vec<Feed>,
+    /// Of a replica: the core that it comes from.
+    pub(crate) home: Option<Home>,
+    /// Of a replica: the packet behind frames that were lost on the way.
+    pub(crate) resumes: Option<u64>,
 }
 
 /// What a stream is made of.
@@ -80,6 +88,9 @@ impl Stream {
             subscribers: Vec::new(),
             last_arrival: now,
             last_index: None,
+            feeds: Vec::new(),
+            home: None,
+            resumes: None,
         }
     }
 

@@ -12,6 +12,7 @@ use crate::ice::MESSAGE_BYTES_MAX;
 use crate::media::Kind;
 use crate::nack::MISSING_MAX;
 use crate::outbox::Outbox;
+use crate::replica::ELSEWHERE;
 use crate::session::{ReceiveLine, Session};
 use crate::srtp::RTCP_OVERHEAD_MAX;
 use crate::stream::{SessionKey, Stream};
@@ -35,7 +36,9 @@ const CORRECTIONS: u8 = 3;
 impl Sfu {
     /// Makes sure that the session is looked at by `at`.
     pub(crate) fn urge(&mut self, key: SessionKey, at: Instant) {
-        if self.sessions[key].is_some() {
+        if key == ELSEWHERE {
+            self.span.urge(at);
+        } else if self.sessions[key].is_some() {
             self.timers.urge(key, at);
         }
     }
@@ -44,10 +47,11 @@ impl Sfu {
         // As many as there are: whoever is urged meanwhile for this very instant has the next call.
         for _ in 0..self.timers.len() {
             let Some(key) = self.timers.pop(now) else {
-                return;
+                break;
             };
             self.tick(key, now);
         }
+        self.tend_replicas(now);
     }
 
     fn tick(&mut self, key: SessionKey, now: Instant) {
@@ -231,6 +235,9 @@ impl Sfu {
                     continue;
                 };
                 cap = cap.max(Some(subscriber.gate.video_cap()?));
+            }
+            for feed in &stream.feeds {
+                cap = cap.max(Some(feed.cap?));
             }
         }
         cap.map(|cap| cap.max(AUDIO_ONLY))

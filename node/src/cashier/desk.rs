@@ -233,6 +233,17 @@ impl Desk {
             return;
         }
         let first = !std::mem::replace(&mut lease.seen, true);
+        // Once the shard is known it is told directly, but never ahead of an order that still waits to get there.
+        let waiting = self
+            .shards
+            .get(lease.shard)
+            .is_some_and(|(_, backlog)| !backlog.is_empty());
+        if lease.shard != shard && !waiting {
+            self.live.locate(id, shard);
+        }
+        let Some(lease) = self.live.leases.get_mut(&id) else {
+            return;
+        };
         let step = self.live.accounts.get(&lease.account).map(Account::step);
         if first && !report.held && lease.hold == Hold::Asked && step.is_some_and(|step| step < Step::Held) {
             // The whole hold passed while the session was on its way to its shard, which will never speak of it.

@@ -161,6 +161,16 @@ impl Live {
         }
     }
 
+    /// A report of a lease came from `shard`: where its session is known to be from now on.
+    pub(super) fn locate(&mut self, id: LeaseId, shard: usize) {
+        if let Some(lease) = self.leases.get_mut(&id) {
+            lease.shard = shard;
+            if let Some(session) = self.sessions.get_mut(&lease.session) {
+                session.shard = shard;
+            }
+        }
+    }
+
     /// A new lease of an account that is known.
     pub(super) fn add(&mut self, id: LeaseId, service: Service, lease: Lease) {
         let session = self.sessions.entry(lease.session).or_insert_with(|| Session {

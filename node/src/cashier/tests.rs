@@ -802,7 +802,8 @@ fn the_counter_serves_many_askers_and_credits_a_raced_voucher_once() {
         key: Arc::new(SigningKey::generate()),
     };
     let (handle, cashier) = open(config, 1).unwrap();
-    let thread = cashier.start(Vec::new()).unwrap();
+    let lobby = crate::shard::Lobby::new(Vec::new(), 0, Duration::ZERO, |_| {});
+    let thread = cashier.start(Vec::new(), Arc::new(lobby)).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(4)
         .build()

@@ -170,7 +170,7 @@ mod tests {
         let receiver = bind();
         let destination = receiver.local_addr();
         let mut sockets = TurnSockets::new(vec![bind()], RelayAddresses::new(&[], &[]));
-        let (mut batch, mut gauges) = (Batch::new(), Gauges::new(Instant::now()));
+        let (mut batch, mut gauges) = (Batch::new(), Gauges::new(0, Instant::now()));
         let transmit = Transmit {
             via: Via::Listener,
             destination,

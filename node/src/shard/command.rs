@@ -1,12 +1,12 @@
-//! What the control plane asks of a shard. One bounded queue a shard; a command never waits for an answer
-//! except through the channel it brings along.
+//! What the control plane asks of a shard. One bounded queue a shard; a command never waits for an answer. What is meant
+//! for an SFU session goes through the lobby, which knows its shard.
 
 use std::sync::Arc;
 
 use identity::Permit;
 use metering::{Allowance, LeaseId, Msat, Rates, SessionId, Step};
+use sfu::CloseReason;
 use sfu::media::{Media, Mid, Transport};
-use tokio::sync::oneshot;
 use turn_server::Credential;
 
 use super::turn::{Moved, Strayed};
@@ -14,8 +14,6 @@ use super::turn_stream::Accepted;
 
 /// Everything a shard can be told.
 pub(crate) enum Command {
-    /// Opens an SFU session here. The answer says whether the core took it.
-    OpenSfu(Box<OpenSfu>),
     /// The whole negotiated media of a session, again after each offer and answer.
     SetMedia { session: SessionId, media: Box<Media> },
     /// New ICE credentials and fingerprint (ICE restart).
@@ -86,8 +84,6 @@ pub(crate) struct OpenSfu {
     pub(crate) media: Media,
     /// What it may spend.
     pub(crate) allowance: Allowance,
-    /// Told once the core has answered.
-    pub(crate) reply: Option<oneshot::Sender<Result<(), sfu::Refused>>>,
 }
 
 /// Why a session is ended from above.
@@ -109,5 +105,14 @@ impl EndReason {
             EndReason::Denied => "denied",
             EndReason::LeaseLost => "lease-lost",
         }
+    }
+}
+
+/// The core's word for it.
+pub(super) fn close_reason(reason: EndReason) -> CloseReason {
+    match reason {
+        EndReason::BalanceExhausted => CloseReason::Balance,
+        EndReason::Denied => CloseReason::Policy,
+        EndReason::LeaseLost => CloseReason::Fault,
     }
 }

@@ -45,6 +45,9 @@ pub(super) struct Gauges {
     auth_failures: Vec<Published>,
     refused: [Published; 3],
     refused_counts: [u64; 3],
+    /// What this shard does of it all: packets in and out, crossings in and out.
+    shard: [Published; 4],
+    sessions: Gauge,
     allocations: Gauge,
     allocations_told: usize,
     batch_packets: Histogram,
@@ -54,9 +57,13 @@ pub(super) struct Gauges {
 }
 
 impl Gauges {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(super) fn new(shard: usize, now: Instant) -> Self {
         let of = |name: &'static str, direction: &'static str| {
             Published::new(counter!(name, "direction" => direction))
+        };
+        let of_shard = |name: &'static str, direction: &'static str| {
+            let shard = shard.to_string();
+            Published::new(counter!(name, "shard" => shard, "direction" => direction))
         };
         let four = |packets, bytes| {
             [
@@ -92,6 +99,13 @@ impl Gauges {
             refused: ["kernel-buffer-full", "message-too-long", "kernel-refused"]
                 .map(|reason| discard("socket", reason)),
             refused_counts: [0; 3],
+            shard: [
+                of_shard("milliway_shard_sfu_packets_total", "in"),
+                of_shard("milliway_shard_sfu_packets_total", "out"),
+                of_shard("milliway_shard_crossings_total", "in"),
+                of_shard("milliway_shard_crossings_total", "out"),
+            ],
+            sessions: gauge!("milliway_shard_sfu_sessions", "shard" => shard.to_string()),
             allocations: gauge!("milliway_turn_allocations"),
             allocations_told: 0,
             batch_packets: histogram!("milliway_egress_batch_packets"),
@@ -130,7 +144,7 @@ impl Gauges {
     }
 
     /// Publishes what is due.
-    pub(super) fn publish(&mut self, sfu: &sfu::Counters, port: &TurnPort, now: Instant) {
+    pub(super) fn publish(&mut self, sfu: &sfu::Counters, port: &TurnPort, sessions: usize, now: Instant) {
         if now < self.next {
             return;
         }
@@ -171,6 +185,17 @@ impl Gauges {
             .iter_mut()
             .zip(self.refused_counts)
             .for_each(|(published, value)| published.set(value));
+        let shard_figures = [
+            sfu.packets_in,
+            sfu.packets_out,
+            sfu.crossings_in,
+            sfu.crossings_out,
+        ];
+        self.shard
+            .iter_mut()
+            .zip(shard_figures)
+            .for_each(|(published, value)| published.set(value));
+        self.sessions.set(sessions as f64);
         // All shards share the gauge, so each adds and takes away its own.
         self.allocations
             .increment(allocations as f64 - self.allocations_told as f64);

@@ -14,11 +14,12 @@ use tokio::sync::mpsc;
 use turn_server::{AllocationKey, Census};
 
 use super::ShardEvent;
-use super::command::{Command, EndReason, OpenSfu};
+use super::command::{Command, close_reason};
 use super::gauges::Gauges;
 use super::handover::{Parcel, Peers};
+use super::lobby::Lobby;
 use super::mailbox::{BELL, Mailbox};
-use super::sfu_port::SfuPort;
+use super::sfu_port::{Adopted, SfuPort};
 use super::turn::TurnPort;
 use crate::cashier::CashierHandle;
 use crate::clock;
@@ -32,6 +33,9 @@ const EVENTS_MAX: usize = 1_024;
 const COMMANDS_A_ROUND: usize = 256;
 const PARCELS_A_ROUND: usize = 256;
 
+/// How often the lobby is looked through for sessions that never connected.
+const LOBBY_EVERY: Duration = Duration::from_millis(500);
+
 /// The longest sleep, for what a lost wake-up would otherwise leave lying.
 const SLEEP_MAX: Duration = Duration::from_millis(500);
 
@@ -44,6 +48,7 @@ pub(super) struct Parts {
     pub(super) turn: TurnPort,
     pub(super) census: Arc<Census>,
     pub(super) peers: Peers,
+    pub(super) lobby: Arc<Lobby>,
     pub(super) cashier: CashierHandle,
     pub(super) events: mpsc::Sender<ShardEvent>,
 }
@@ -56,6 +61,7 @@ pub(super) struct Worker {
     sfu: SfuPort,
     turn: TurnPort,
     peers: Peers,
+    lobby: Arc<Lobby>,
     gauges: Gauges,
     census: Arc<Census>,
     cashier: CashierHandle,
@@ -65,7 +71,8 @@ pub(super) struct Worker {
     /// Sockets that may have more to give; the poll does not say so again.
     ready: VecDeque<Token>,
     mail: bool,
-    draining: bool,
+    /// The first shard looks after the lobby: when next.
+    lobby_due: Option<Instant>,
 }
 
 impl Worker {
@@ -86,14 +93,15 @@ impl Worker {
             sfu: SfuPort::new(sfu_socket, parts.sfu),
             turn,
             peers: parts.peers,
-            gauges: Gauges::new(clock::now()),
+            lobby: parts.lobby,
+            gauges: Gauges::new(parts.index, clock::now()),
             census: parts.census,
             cashier: parts.cashier,
             events: parts.events,
             sessions: HashMap::new(),
             ready: VecDeque::with_capacity(EVENTS_MAX),
             mail: true,
-            draining: false,
+            lobby_due: (parts.index == 0).then(clock::now),
         })
     }
 
@@ -129,7 +137,12 @@ impl Worker {
             self.turn.work(registry, &mut self.gauges, now);
             self.turn.handle_timeout(registry, &mut self.gauges, now);
             self.flush(now);
-            self.gauges.publish(self.sfu.sfu.counters(), &self.turn, now);
+            if self.lobby_due.is_some_and(|due| due <= now) {
+                self.lobby_due = Some(now + LOBBY_EVERY);
+                self.lobby.expire(now);
+            }
+            self.gauges
+                .publish(self.sfu.sfu.counters(), &self.turn, self.sessions.len(), now);
         }
     }
 
@@ -180,6 +193,7 @@ impl Worker {
             match token {
                 SFU => {
                     self.sfu.receive(&mut self.inbox, &mut self.peers, now);
+                    self.take_adopted(now);
                     self.sfu.flush(&mut self.peers, &mut self.gauges, now);
                 }
                 token => {
@@ -195,7 +209,7 @@ impl Worker {
         }
     }
 
-    /// Commands and parcels. False once told to stop.
+    /// Commands, parcels and what crosses. False once told to stop.
     fn read_mail(&mut self, now: Instant) -> bool {
         self.mailbox.answer_bell();
         let mut more = false;
@@ -210,7 +224,8 @@ impl Worker {
         for left in (0..PARCELS_A_ROUND).rev() {
             match self.mailbox.next_parcel() {
                 Some(Parcel::Datagram(mut datagram)) => {
-                    let (source, local_ip) = (datagram.source, datagram.local_ip);
+                    let (source, local_ip, from) = (datagram.source, datagram.local_ip, datagram.from);
+                    self.peers.received(source, from, datagram.bytes(), now);
                     self.sfu.take(source, local_ip, datagram.bytes(), now);
                 }
                 Some(Parcel::Owner { address, shard }) => self.peers.learn(address, shard, now),
@@ -218,13 +233,13 @@ impl Worker {
             }
             more |= left == 0;
         }
+        more |= self.sfu.sfu.handle_crossings(now);
         self.mail = more;
         true
     }
 
     fn obey(&mut self, command: Command, now: Instant) {
         match command {
-            Command::OpenSfu(open) => self.open_sfu(*open, now),
             Command::SetMedia { session, media } => self.sfu.sfu.set_media(session, *media),
             Command::SetTransport { session, transport } => self.sfu.sfu.set_transport(session, *transport),
             Command::Route {
@@ -290,43 +305,31 @@ impl Worker {
                 self.sfu.sfu.close(session, close_reason(reason), now);
                 self.turn.core.end(session, now);
             }
-            Command::Drain => {
-                self.draining = true;
-                self.turn.core.drain();
-            }
+            Command::Drain => self.turn.core.drain(),
             Command::Stop => {}
         }
     }
 
-    fn open_sfu(&mut self, open: OpenSfu, now: Instant) {
-        let OpenSfu {
-            session,
-            permit,
-            transport,
-            media,
-            allowance,
-            reply,
-        } = open;
-        // Kept for the case that the core does not take the session: its lease then goes back.
-        let mut unused = allowance.clone();
-        let outcome = match self.draining {
-            true => Err(sfu::Refused::Capacity),
-            false => self
-                .sfu
-                .sfu
-                .open(session, permit.clone(), transport, allowance, now),
-        };
-        match outcome {
-            Ok(()) => {
-                self.sfu.sfu.set_media(session, media);
-                self.census.call_opened(permit.account());
-                self.sessions.insert(session, permit);
+    /// Sessions that the core took in from the lobby are this shard's from here on.
+    fn take_adopted(&mut self, now: Instant) {
+        while let Some(adopted) = self.sfu.next_adopted() {
+            let Adopted {
+                session,
+                permit,
+                kept,
+                refused,
+            } = adopted;
+            if let Some(report) = refused {
+                self.cashier.try_report(self.index, report);
+                self.lobby.forget(session);
+                let reason = CloseReason::Fault;
+                self.tell(ShardEvent::Closed { session, reason });
+                continue;
             }
-            Err(_) => self.cashier.try_report(self.index, unused.close(now)),
-        }
-        if let Some(reply) = reply {
-            // Who asked may have given up.
-            let _ = reply.send(outcome);
+            tracing::debug!(shard = self.index, %session, "session adopted");
+            self.census.call_opened(permit.account());
+            self.sessions.insert(session, permit);
+            kept.into_iter().for_each(|command| self.obey(command, now));
         }
     }
 
@@ -352,6 +355,7 @@ impl Worker {
                     report,
                 } => {
                     self.cashier.try_report(self.index, report);
+                    self.lobby.forget(session);
                     if let Some(permit) = self.sessions.remove(&session) {
                         self.census.call_closed(permit.account());
                     }
@@ -372,20 +376,13 @@ impl Worker {
 
     /// Ends everything, each session with its last report.
     fn settle(&mut self, now: Instant) {
+        self.lobby.close(now);
         let open: Vec<SessionId> = self.sessions.keys().copied().collect();
         for session in open {
             self.sfu.sfu.close(session, CloseReason::Drain, now);
         }
         self.turn.core.end_all(now);
         self.flush(now);
-    }
-}
-
-fn close_reason(reason: EndReason) -> CloseReason {
-    match reason {
-        EndReason::BalanceExhausted => CloseReason::Balance,
-        EndReason::Denied => CloseReason::Policy,
-        EndReason::LeaseLost => CloseReason::Fault,
     }
 }
 

@@ -12,7 +12,7 @@ use super::note::Note;
 use super::{LocalParameters, Purpose, payload, write};
 use crate::media::{
     DtlsRole, ExtensionMap, Fingerprint, IceCredentials, Kind, Media, MediaLine, Mid, Payload, Role,
-    SourceSsrc, shard_of,
+    SourceSsrc,
 };
 use crate::room::Published;
 
@@ -71,11 +71,6 @@ pub(super) struct Outlet {
     pub(super) rtx_ssrc: Option<u32>,
 }
 
-/// Fresh credentials on the shard of the old ones.
-pub(super) fn renewed(old: &IceCredentials, rng: &mut StdRng) -> IceCredentials {
-    IceCredentials::generate(shard_of(&old.ufrag).unwrap_or(0), rng)
-}
-
 impl State {
     pub(super) fn new(ice: IceCredentials, rng: &mut StdRng) -> State {
         State {
@@ -108,7 +103,7 @@ impl State {
                 return Err(SdpError::FingerprintChanged);
             }
             if *old_ice != ice {
-                self.ice = renewed(&self.ice, rng);
+                self.ice = IceCredentials::generate(rng);
             }
         }
         let role = match (self.role, setup) {

@@ -12,7 +12,7 @@ use sfu::sdp::{Answer, LocalParameters, Negotiation, Purpose, SdpError, VideoCod
 pub(crate) fn local(purpose: Purpose) -> LocalParameters {
     LocalParameters {
         purpose,
-        ice: IceCredentials::generate(3, &mut StdRng::seed_from_u64(1)),
+        ice: IceCredentials::generate(&mut StdRng::seed_from_u64(1)),
         fingerprint: Fingerprint {
             algorithm: FingerprintAlgorithm::Sha256,
             value: vec![0xab; 32],

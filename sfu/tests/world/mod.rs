@@ -16,7 +16,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use sfu::media::{IceCredentials, Kind, Media, Mid, Role};
 use sfu::sdp::{LocalParameters, Negotiation, Purpose, VideoCodecs};
-use sfu::{CloseReason, Config, Event, SendBuffer, Sfu, Source};
+use sfu::{CloseReason, Config, Event, SendBuffer, Sfu, Source, Span};
 use str0m::change::SdpAnswer;
 use str0m::media::{Direction, MediaKind};
 use str0m::net::{Protocol, Receive};
@@ -87,6 +87,8 @@ pub struct Client {
     /// What the simulated ledger grants in all; every report is answered with it.
     pub granted: Msat,
     pub publishing: bool,
+    /// The core that has its session.
+    pub core: usize,
     pub silent: bool,
     /// Media to it is thrown away unread: it only stays connected.
     pub deaf: bool,
@@ -140,6 +142,12 @@ impl Client {
 pub struct World {
     pub seed: u64,
     pub sfu: Sfu,
+    /// Further cores, joined to the first.
+    pub others: Vec<Sfu>,
+    /// The core of whoever joins next.
+    pub join_at: usize,
+    /// Cores that take nothing from the others at present.
+    pub stalled: Vec<usize>,
     pub now: Instant,
     pub start: Instant,
     pub clients: Vec<Client>,
@@ -188,6 +196,9 @@ impl World {
         World {
             seed,
             sfu: Sfu::new(config, certificate.clone(), [seed as u8; 32]),
+            others: Vec::new(),
+            join_at: 0,
+            stalled: Vec::new(),
             now: start,
             start,
             clients: Vec::new(),
@@ -209,6 +220,39 @@ impl World {
             certificate,
             buffer: SendBuffer::new(),
         }
+    }
+
+    /// Several cores, joined by queues of so many places.
+    pub fn spanning(seed: u64, cores: usize, places: usize) -> World {
+        let mut world = World::new(seed);
+        let make = |(core, span): (usize, Span)| {
+            let seed = [seed as u8 ^ (core as u8).rotate_left(4); 32];
+            Sfu::new(Config::default(), world.certificate.clone(), seed).spanning(span)
+        };
+        let mut all: Vec<Sfu> = Span::with_queues(cores, places)
+            .into_iter()
+            .enumerate()
+            .map(make)
+            .collect();
+        world.sfu = all.remove(0);
+        world.others = all;
+        world
+    }
+
+    pub fn core(&mut self, core: usize) -> &mut Sfu {
+        match core.checked_sub(1) {
+            Some(other) => &mut self.others[other],
+            None => &mut self.sfu,
+        }
+    }
+
+    /// The core of a client's session.
+    pub fn sfu_of(&mut self, client: usize) -> &mut Sfu {
+        self.core(self.clients[client].core)
+    }
+
+    pub fn cores(&self) -> impl Iterator<Item = &Sfu> {
+        std::iter::once(&self.sfu).chain(&self.others)
     }
 
     /// A client that publishes (if told so) and has `slots` pairs of receive lines. Returns its position.
@@ -250,7 +294,7 @@ impl World {
         let (offer, pending) = change.apply().unwrap();
         let local = LocalParameters {
             purpose: Purpose::Call,
-            ice: IceCredentials::generate(0, &mut self.rng),
+            ice: IceCredentials::generate(&mut self.rng),
             fingerprint: self.certificate.fingerprint(),
             candidates: vec![RELAY.parse().unwrap()],
             video_codecs: VideoCodecs::default(),
@@ -266,12 +310,12 @@ impl World {
 
         let id = SessionId::new(number as u64 + 1);
         let allowance = Allowance::new(LeaseId::new(number as u64 + 1), id, rates, granted);
+        let (core, now) = (self.join_at, self.now);
         let (permit, media) = (permit(), answer.media.clone());
         (self.watch)(true);
-        self.sfu
-            .open(id, permit, answer.transport, allowance, self.now)
-            .unwrap();
-        self.sfu.set_media(id, media);
+        let sfu = self.core(core);
+        sfu.open(id, permit, answer.transport, allowance, now).unwrap();
+        sfu.set_media(id, media);
         (self.watch)(false);
         let first = self.rng.random_range(65_000..65_536);
         self.clients.push(Client {
@@ -282,6 +326,7 @@ impl World {
             media: answer.media,
             granted,
             publishing,
+            core,
             silent: false,
             deaf: false,
             audio,
@@ -309,9 +354,10 @@ impl World {
         let session = self.clients[publisher].id;
         for kind in [Kind::Audio, Kind::Video] {
             let mid = self.clients[subscriber].slots(kind)[slot];
+            let id = self.clients[subscriber].id;
             (self.watch)(true);
-            self.sfu
-                .route(self.clients[subscriber].id, mid, Some(Source { session, kind }));
+            self.sfu_of(subscriber)
+                .route(id, mid, Some(Source { session, kind }));
             (self.watch)(false);
         }
     }
@@ -319,7 +365,8 @@ impl World {
     pub fn unsubscribe(&mut self, subscriber: usize, slot: usize) {
         for kind in [Kind::Audio, Kind::Video] {
             let mid = self.clients[subscriber].slots(kind)[slot];
-            self.sfu.route(self.clients[subscriber].id, mid, None);
+            let id = self.clients[subscriber].id;
+            self.sfu_of(subscriber).route(id, mid, None);
         }
     }
 
@@ -373,9 +420,17 @@ impl World {
             let datagram = entry.remove();
             self.deliver(datagram);
         }
-        if self.sfu.poll_timeout().is_some_and(|due| due <= now) {
+        for core in 0..=self.others.len() {
+            let stalled = self.stalled.contains(&core);
             (self.watch)(true);
-            self.sfu.handle_timeout(now);
+            let mut more = !self.others.is_empty() && !stalled;
+            while more {
+                more = self.core(core).handle_crossings(now);
+                self.drain_core(core);
+            }
+            if self.core(core).poll_timeout().is_some_and(|due| due <= now) {
+                self.core(core).handle_timeout(now);
+            }
             (self.watch)(false);
         }
         for client in 0..self.clients.len() {
@@ -395,9 +450,11 @@ impl World {
         let relay: SocketAddr = RELAY.parse().unwrap();
         if datagram.to == relay {
             let local: IpAddr = relay.ip();
+            let from = self.clients.iter().find(|client| client.address == datagram.from);
+            let (core, now) = (from.map_or(0, |client| client.core), self.now);
             (self.watch)(true);
-            self.sfu
-                .handle_datagram(self.now, datagram.from, Some(local), &mut datagram.bytes);
+            self.core(core)
+                .handle_datagram(now, datagram.from, Some(local), &mut datagram.bytes);
             (self.watch)(false);
             return;
         }
@@ -548,12 +605,22 @@ impl World {
     }
 
     fn drain_sfu(&mut self) {
+        for core in 0..=self.others.len() {
+            self.drain_core(core);
+        }
+    }
+
+    fn drain_core(&mut self, core: usize) {
         let mut outgoing = Vec::new();
         let mut refused = Vec::new();
         let mut buffer = std::mem::take(&mut self.buffer);
         loop {
             (self.watch)(true);
-            let transmit = self.sfu.poll_transmit(self.now, &mut buffer);
+            let now = self.now;
+            let transmit = match core.checked_sub(1) {
+                Some(other) => self.others[other].poll_transmit(now, &mut buffer),
+                None => self.sfu.poll_transmit(now, &mut buffer),
+            };
             (self.watch)(false);
             let Some(transmit) = transmit else {
                 break;
@@ -608,15 +675,17 @@ impl World {
         self.buffer = buffer;
         refused
             .into_iter()
-            .for_each(|charged| self.sfu.give_back(charged));
+            .for_each(|charged| self.core(core).give_back(charged));
         let relay = RELAY.parse().unwrap();
         outgoing
             .into_iter()
             .for_each(|(to, bytes)| self.send(relay, to, bytes));
-        while let Some(event) = self.sfu.poll_event() {
+        while self.core(core).poll_wake().is_some() {}
+        while let Some(event) = self.core(core).poll_event() {
             if let Event::Report { session, .. } = &event {
                 let client = self.clients.iter().find(|client| client.id == *session).unwrap();
-                self.sfu.grant(*session, client.granted);
+                let granted = client.granted;
+                self.core(core).grant(*session, granted);
             }
             self.events.push(event);
         }
