@@ -1,6 +1,6 @@
 //! The subscribers: one socket each, all drained by one thread. The sockets are those of loadtest's clients, with their
 //! receive offload: whether the kernel cuts a batch apart before it delivers it, at the sender's cost, is up to the
-//! receiver.
+//! receiver. They are read in rounds, as loadtest reads its own: how often a reader is woken is the sender's cost too.
 
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use datagram::{Fragmentation, Inbox, Socket};
+use loadtest::pace::{Pace, ROUND};
 use mio::{Events, Interest, Poll, Token};
 
 use super::departures::Kind;
@@ -67,7 +68,10 @@ impl Sinks {
         let mut reception = Reception::default();
         let mut events = Events::with_capacity(EVENTS_MAX);
         let mut inbox = Inbox::new();
+        let mut pace = Pace::default();
         while !stop.load(Ordering::Relaxed) {
+            let now = epoch.elapsed().as_nanos() as u64;
+            pace.wait(now, now + ROUND, reception.packets);
             match self.poll.poll(&mut events, Some(IDLE)) {
                 Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error.into()),
                 _ => {}

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use datagram::{Fragmentation, Inbox, Socket, Transmit};
+use loadtest::pace::{Pace, ROUND};
 use mio::{Events, Interest, Poll, Token};
 
 use super::{CHANNEL_HEADER_LEN, TurnPlan, Way};
@@ -24,7 +25,7 @@ const END: &[u8] = &[0];
 const EVENTS_MAX: usize = 256;
 
 /// Bursts sent before sockets are read again.
-const SENDS_MAX: usize = 32;
+const SENDS_MAX: usize = 64;
 
 /// Does this datagram say that nothing follows?
 pub(super) fn is_end(datagram: &[u8]) -> bool {
@@ -107,6 +108,7 @@ impl Clients {
         let interval = 1.0 / (plan.bursts_per_second * plan.allocations as f64);
         let (mut inbox, mut events) = (Inbox::new(), Events::with_capacity(EVENTS_MAX));
         let (mut received, mut bursts, mut measured) = (0, 0_u64, 0_u64);
+        let mut pace = Pace::default();
         let start = Instant::now();
         let end = WARM_UP + plan.duration;
         while start.elapsed() < end {
@@ -118,8 +120,13 @@ impl Clients {
                 bursts += 1;
                 measured += u64::from(now >= WARM_UP);
             }
-            let next = Duration::from_secs_f64(bursts as f64 * interval);
-            let wait = next.min(end).saturating_sub(start.elapsed());
+            // As loadtest does: under load in rounds, in which several packets are sent and several are read.
+            let next = Duration::from_secs_f64(bursts as f64 * interval).min(end);
+            let now = start.elapsed().as_nanos() as u64;
+            let due = next.as_nanos() as u64;
+            let round = if pace.is_busy() { due.max(now + ROUND) } else { due };
+            pace.wait(now, round, received + bursts * plan.burst as u64);
+            let wait = next.saturating_sub(start.elapsed());
             received += self.receive(&mut events, &mut inbox, wait)?;
         }
         let seconds = (start.elapsed() - WARM_UP).as_secs_f64();
