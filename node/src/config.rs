@@ -433,8 +433,9 @@ settings! {
         /// Video codecs a publisher is answered with, the first that it offers; `*` is whatever it offers
         /// first.
         video_codecs: Vec<String> = vec!["VP8".into(), "H264".into(), "*".into()];
-        /// Members of one room, publishers and subscribers together.
-        members_max: u64 = 64, in 2..=64;
+        /// Members of one room, publishers and subscribers together. At most 64 of them can take part under a name;
+        /// the others watch.
+        members_max: u64 = 64, in 2..=10_000;
         /// Rooms at the same time on this node.
         rooms_max: u64 = 10_000, in 1..=1_000_000;
         /// How long a session whose DSIP connection broke waits for its client to come back (`dsip.resume`). 0 ends it

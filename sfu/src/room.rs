@@ -142,23 +142,36 @@ pub enum Claim {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RoomError {
     /// The room is full.
-    #[error("the room is full: it holds {MEMBERS_MAX} members at most; wait until somebody leaves")]
+    #[error(
+        "the room is full: at most {MEMBERS_MAX} take part under a name and {WATCHERS_MAX} watch; wait until somebody leaves"
+    )]
     Full,
     /// The name is another member's, or the session is already in.
     #[error("the name is taken by somebody else in this room: choose another one")]
     NameTaken,
 }
 
-/// Members of a room: each change tells every member, so the work grows with the square.
+/// Members with a name: each change of one tells every other, so the work grows with the square.
 pub const MEMBERS_MAX: usize = 64;
+/// Members who only watch: nobody is told of them, so each is work for itself alone.
+pub const WATCHERS_MAX: usize = 10_000;
 /// Slots of a subscriber: more tiles than this nobody looks at, and more lines do not fit into one description.
 pub const SLOTS_MAX: usize = 16;
 
 /// One room.
 #[derive(Debug, Default)]
 pub struct Room {
-    /// In the order they joined: earlier publishers get slots first.
-    places: Vec<Place>,
+    /// Those with a name, in the order they joined: earlier publishers get slots first.
+    named: Vec<Place>,
+    /// Those who only watch.
+    watchers: Vec<Place>,
+}
+
+/// Where a member sits.
+#[derive(Debug, Clone, Copy)]
+enum Seat {
+    Named(usize),
+    Watcher(usize),
 }
 
 impl Room {
@@ -171,13 +184,13 @@ impl Room {
     /// Members of all modes.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.places.len()
+        self.named.len() + self.watchers.len()
     }
 
     /// Whether nobody is in.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.places.is_empty()
+        self.named.is_empty() && self.watchers.is_empty()
     }
 
     /// Whether `holder` may take `name`. Where it replaces a session of its own, that one is to [`Room::leave`]
@@ -185,7 +198,7 @@ impl Room {
     #[must_use]
     pub fn claim(&self, name: &str, holder: &str) -> Claim {
         match self
-            .places
+            .named
             .iter()
             .find(|place| place.name().is_some_and(|taken| &**taken == name))
         {
@@ -199,29 +212,44 @@ impl Room {
     #[must_use]
     pub fn named(&self, name: &str) -> Option<SessionId> {
         let has_name = |place: &&Place| place.name().is_some_and(|taken| &**taken == name);
-        self.places.iter().find(has_name).map(|place| place.session)
+        self.named.iter().find(has_name).map(|place| place.session)
     }
 
     /// Somebody comes in.
     pub fn join(&mut self, member: Member) -> Result<Vec<Change>, RoomError> {
         let place = Place::new(member);
-        let known = |other: &Place| {
-            other.session == place.session || (place.name().is_some() && other.name() == place.name())
-        };
-        if self.places.iter().any(known) {
+        let same_name = |other: &Place| place.name().is_some() && other.name() == place.name();
+        if self.seat(place.session).is_some() || self.named.iter().any(same_name) {
             return Err(RoomError::NameTaken);
         }
-        if self.places.len() >= MEMBERS_MAX {
+        let (seats, most) = match place.name() {
+            Some(_) => (&mut self.named, MEMBERS_MAX),
+            None => (&mut self.watchers, WATCHERS_MAX),
+        };
+        if seats.len() >= most {
             return Err(RoomError::Full);
         }
-        self.places.push(place);
-        Ok(self.settle())
+        let is_named = place.name().is_some();
+        seats.push(place);
+        Ok(match is_named {
+            true => self.settle(),
+            false => self.settle_only(Seat::Watcher(self.watchers.len() - 1)),
+        })
     }
 
     /// Somebody goes. What its own lines carried is not routed back: its session ends.
     pub fn leave(&mut self, session: SessionId) -> Vec<Change> {
-        self.places.retain(|place| place.session != session);
-        self.settle()
+        match self.seat(session) {
+            Some(Seat::Named(at)) => {
+                self.named.remove(at);
+                self.settle()
+            }
+            Some(Seat::Watcher(at)) => {
+                self.watchers.swap_remove(at);
+                Vec::new()
+            }
+            None => Vec::new(),
+        }
     }
 
     /// What a member publishes, after each negotiation.
@@ -256,16 +284,40 @@ impl Room {
     /// here again when an offer was lost.
     #[must_use]
     pub fn lines_needed(&self, session: SessionId) -> (usize, usize) {
-        let place = self.places.iter().find(|place| place.session == session);
+        let place = self.seat(session).map(|seat| self.place(seat));
         place.map_or((0, 0), |place| place.lines_needed(self.wanted(place).len()))
     }
 
-    fn change(&mut self, session: SessionId, change: impl FnOnce(&mut Place)) -> Vec<Change> {
-        match self.places.iter_mut().find(|place| place.session == session) {
-            Some(place) => change(place),
-            None => return Vec::new(),
+    fn seat(&self, session: SessionId) -> Option<Seat> {
+        let at = |places: &[Place]| places.iter().position(|place| place.session == session);
+        at(&self.named)
+            .map(Seat::Named)
+            .or_else(|| at(&self.watchers).map(Seat::Watcher))
+    }
+
+    fn place(&self, seat: Seat) -> &Place {
+        match seat {
+            Seat::Named(at) => &self.named[at],
+            Seat::Watcher(at) => &self.watchers[at],
         }
-        self.settle()
+    }
+
+    fn place_mut(&mut self, seat: Seat) -> &mut Place {
+        match seat {
+            Seat::Named(at) => &mut self.named[at],
+            Seat::Watcher(at) => &mut self.watchers[at],
+        }
+    }
+
+    fn change(&mut self, session: SessionId, change: impl FnOnce(&mut Place)) -> Vec<Change> {
+        let Some(seat) = self.seat(session) else {
+            return Vec::new();
+        };
+        change(self.place_mut(seat));
+        match seat {
+            Seat::Named(_) => self.settle(),
+            Seat::Watcher(_) => self.settle_only(seat),
+        }
     }
 
     /// The publishers that `place` wants, in the order they joined.
@@ -279,7 +331,7 @@ impl Room {
             let video = other.published.video && subscription.video;
             other.session != place.session && (audio || video)
         };
-        self.places
+        self.named
             .iter()
             .filter(wants)
             .map(|other| other.session)
@@ -288,60 +340,74 @@ impl Room {
 
     /// Brings every subscriber's slots, routes and lists up to date, and says what changed.
     fn settle(&mut self) -> Vec<Change> {
+        let named = (0..self.named.len()).map(Seat::Named);
+        let seats: Vec<Seat> = named.chain((0..self.watchers.len()).map(Seat::Watcher)).collect();
         let (mut routes, mut told) = (Vec::new(), Vec::new());
-        for index in 0..self.places.len() {
-            let wanted = self.wanted(&self.places[index]);
-            self.places[index].occupy(&wanted);
-            let tracks = self.tracks(&self.places[index]);
-            let list = self.participants(&self.places[index]);
-            let place = &mut self.places[index];
-            let subscriber = place.session;
-            let now: Vec<(Mid, Source)> = tracks
-                .iter()
-                .map(|(track, source)| (track.mid, *source))
-                .collect();
-            let gone = place
-                .routes
-                .iter()
-                .filter(|(mid, _)| now.iter().all(|(kept, _)| kept != mid));
-            routes.extend(gone.map(|(mid, _)| Change::Route {
-                subscriber,
-                mid: *mid,
-                source: None,
-            }));
-            let new = now.iter().filter(|route| !place.routes.contains(route));
-            routes.extend(new.map(|(mid, source)| Change::Route {
-                subscriber,
-                mid: *mid,
-                source: Some(*source),
-            }));
-            place.routes = now;
-            let tracks: Vec<Track> = tracks.into_iter().map(|(track, _)| track).collect();
-            if place.tracks.as_ref() != Some(&tracks) {
-                place.tracks = Some(tracks.clone());
-                told.push(Change::Tracks { subscriber, tracks });
-            }
-            if place.participants.as_ref() != Some(&list) {
-                place.participants = Some(list.clone());
-                told.push(Change::Participants { subscriber, list });
-            }
-            if let Some((audio, video)) = place.ask(wanted.len()) {
-                told.push(Change::NeedLines {
-                    subscriber,
-                    audio,
-                    video,
-                });
-            }
+        for seat in seats {
+            self.settle_seat(seat, &mut routes, &mut told);
         }
         routes.extend(told);
         routes
+    }
+
+    /// The same for one whom nobody else is told of.
+    fn settle_only(&mut self, seat: Seat) -> Vec<Change> {
+        let (mut routes, mut told) = (Vec::new(), Vec::new());
+        self.settle_seat(seat, &mut routes, &mut told);
+        routes.extend(told);
+        routes
+    }
+
+    fn settle_seat(&mut self, seat: Seat, routes: &mut Vec<Change>, told: &mut Vec<Change>) {
+        let wanted = self.wanted(self.place(seat));
+        self.place_mut(seat).occupy(&wanted);
+        let tracks = self.tracks(self.place(seat));
+        let list = self.participants(self.place(seat));
+        let place = self.place_mut(seat);
+        let subscriber = place.session;
+        let now: Vec<(Mid, Source)> = tracks
+            .iter()
+            .map(|(track, source)| (track.mid, *source))
+            .collect();
+        let gone = place
+            .routes
+            .iter()
+            .filter(|(mid, _)| now.iter().all(|(kept, _)| kept != mid));
+        routes.extend(gone.map(|(mid, _)| Change::Route {
+            subscriber,
+            mid: *mid,
+            source: None,
+        }));
+        let new = now.iter().filter(|route| !place.routes.contains(route));
+        routes.extend(new.map(|(mid, source)| Change::Route {
+            subscriber,
+            mid: *mid,
+            source: Some(*source),
+        }));
+        place.routes = now;
+        let tracks: Vec<Track> = tracks.into_iter().map(|(track, _)| track).collect();
+        if place.tracks.as_ref() != Some(&tracks) {
+            place.tracks = Some(tracks.clone());
+            told.push(Change::Tracks { subscriber, tracks });
+        }
+        if place.participants.as_ref() != Some(&list) {
+            place.participants = Some(list.clone());
+            told.push(Change::Participants { subscriber, list });
+        }
+        if let Some((audio, video)) = place.ask(wanted.len()) {
+            told.push(Change::NeedLines {
+                subscriber,
+                audio,
+                video,
+            });
+        }
     }
 
     /// What each of a subscriber's lines is to carry.
     fn tracks(&self, place: &Place) -> Vec<(Track, Source)> {
         let mut tracks = Vec::new();
         for (slot, occupant) in place.occupied() {
-            let Some(publisher) = self.places.iter().find(|other| other.session == occupant) else {
+            let Some(publisher) = self.named.iter().find(|other| other.session == occupant) else {
                 continue;
             };
             let Some(name) = publisher.name() else { continue };
@@ -379,7 +445,7 @@ impl Room {
 
     /// Everybody else, as `place` is told; those without a socket are told nothing.
     fn participants(&self, place: &Place) -> Vec<Participant> {
-        let others = self.places.iter().filter(|other| other.session != place.session);
+        let others = self.named.iter().filter(|other| other.session != place.session);
         let participant = |other: &Place| {
             Some(Participant {
                 name: other.name()?.clone(),

@@ -200,6 +200,33 @@ fn a_full_room_says_so() {
 }
 
 #[test]
+fn those_who_watch_take_no_place_of_those_who_take_part_and_concern_nobody() {
+    let mut room = Room::new();
+    let watcher = |number| Member {
+        mode: Mode::Subscribe { to: "p1".into() },
+        published: Published::default(),
+        ..caller(number, NONE, 1)
+    };
+    room.join(caller(1, BOTH, 1)).unwrap();
+    for number in 100..1_000 {
+        let changes = room.join(watcher(number)).unwrap();
+        let own = |change: &Change| match change {
+            Change::Route { subscriber, .. }
+            | Change::Tracks { subscriber, .. }
+            | Change::Participants { subscriber, .. }
+            | Change::NeedLines { subscriber, .. } => *subscriber == id(number),
+        };
+        assert!(changes.iter().all(own), "{changes:?}");
+    }
+    for number in 2..=MEMBERS_MAX as u64 {
+        room.join(caller(number, NONE, 0)).unwrap();
+    }
+    assert_eq!(room.join(caller(99, NONE, 0)), Err(RoomError::Full));
+    assert!(room.leave(id(100)).is_empty());
+    assert_eq!(room.join(watcher(101)), Err(RoomError::NameTaken));
+}
+
+#[test]
 fn mutes_are_told_and_routes_stay() {
     let mut room = Room::new();
     room.join(caller(1, BOTH, 2)).unwrap();
