@@ -152,6 +152,8 @@ pub struct Receiver {
     ssrc: u32,
     usages: [Option<Usage>; 128],
     transport_wide: Option<u8>,
+    /// Whether feedback may go without a report before it.
+    is_reduced_size: bool,
     streams: Vec<Stream>,
     last: usize,
     window: Range<u64>,
@@ -184,6 +186,7 @@ impl Receiver {
             ssrc,
             usages: [None; 128],
             transport_wide: None,
+            is_reduced_size: false,
             streams: Vec::with_capacity(4),
             last: 0,
             window: 0..0,
@@ -227,6 +230,10 @@ impl Receiver {
                 None => {}
             }
         }
+        self.is_reduced_size = remote
+            .lines
+            .iter()
+            .all(|line| line.is_reduced_size || line.is_rejected);
         let video = remote.agreed(Kind::Video, Direction::Send);
         self.transport_wide = video.and_then(|agreed| agreed.transport_wide);
     }
@@ -415,7 +422,8 @@ impl Receiver {
     /// Writes one compound packet that is due into `buffer`; `None` where nothing is.
     pub fn feedback(&mut self, now: u64, buffer: &mut [u8; FEEDBACK_MAX]) -> Option<usize> {
         let mut writer = Writer::new(buffer);
-        if self.next_report <= now {
+        let has_feedback = self.next_nack <= now || self.next_feedback <= now;
+        if self.next_report <= now || has_feedback && !self.is_reduced_size {
             self.next_report = now + REPORT_INTERVAL;
             self.write_report(now, &mut writer);
         }

@@ -121,6 +121,8 @@ pub struct Line {
     pub rtx: Vec<(u8, u8)>,
     /// Ids and URIs of header extensions.
     pub extensions: Vec<(u8, String)>,
+    /// Whether feedback may come without a report before it (RFC 5506).
+    pub is_reduced_size: bool,
     media: String,
     protocol: String,
     formats: String,
@@ -323,6 +325,7 @@ fn media_line(text: &str) -> Result<Line, Error> {
         codecs: Vec::new(),
         rtx: Vec::new(),
         extensions: Vec::new(),
+        is_reduced_size: false,
         media: media.to_owned(),
         protocol: protocol.to_owned(),
         formats: formats.to_owned(),
@@ -334,6 +337,7 @@ impl Line {
         if let Some(direction) = Direction::read(attribute) {
             self.direction = direction;
         }
+        self.is_reduced_size |= attribute == "rtcp-rsize";
         let Some((name, value)) = attribute.split_once(':') else {
             return;
         };
@@ -497,7 +501,10 @@ pub fn answer(local: &Local, offer: &Remote) -> String {
             Direction::Receive => Direction::Send,
             other => other,
         };
-        let _ = write!(out, "a={}\r\na=rtcp-mux\r\na=rtcp-rsize\r\n", direction.as_str());
+        let _ = write!(out, "a={}\r\na=rtcp-mux\r\n", direction.as_str());
+        if line.is_reduced_size {
+            out.push_str("a=rtcp-rsize\r\n");
+        }
         codec(&mut out, kind, pt, rtx);
         if matches!(direction, Direction::Send | Direction::Both) {
             sources(&mut out, local, kind);

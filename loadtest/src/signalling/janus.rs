@@ -1,6 +1,7 @@
 //! Janus' videoroom plugin over its HTTP API: one session of the API, a handle for every client, events by long poll.
 
 use std::collections::HashMap;
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -13,6 +14,9 @@ use crate::sdp::{Direction, Kind, Local, Remote, answer, offer};
 
 /// How long Janus may take for an event.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Before a publisher that is not there yet is asked for again.
+const FEED_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Janus ends a session that asked nothing for a minute.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
@@ -147,7 +151,16 @@ impl Janus {
         }
         let handle = self.attach()?;
         let join = json!({ "request": "join", "ptype": "subscriber", "room": number, "streams": streams });
-        let offered = self.request(&handle, join, None)?;
+        let end = Instant::now() + PATIENCE;
+        let offered = loop {
+            match self.request(&handle, join.clone(), None) {
+                // A publisher is there for others a moment after its own side is connected.
+                Err(error) if error.to_string().contains("No such feed") && Instant::now() < end => {
+                    sleep(FEED_INTERVAL);
+                }
+                other => break other?,
+            }
+        };
         let sdp = offered["jsep"]["sdp"]
             .as_str()
             .ok_or("Janus gave a subscriber no offer")?;
