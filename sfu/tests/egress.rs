@@ -217,7 +217,12 @@ fn check(world: &mut World, people: &[usize], model: &BTreeMap<(usize, usize), S
         for slot in 0..2 {
             for kind in [Kind::Audio, Kind::Video] {
                 let mid = client.slots(kind)[slot];
-                let line = client.media.lines.iter().find(|line| line.mid == mid).unwrap();
+                let line = client
+                    .media
+                    .lines
+                    .iter()
+                    .find(|line| line.mid == mid)
+                    .expect("the slot is a line");
                 let Role::Send { ssrc, .. } = line.role else {
                     panic!("a slot is a send line")
                 };
