@@ -162,7 +162,8 @@ impl Row {
     fn p50_and_p99(&self, field: &str) -> String {
         let of = |percentile: &str| self.report[field][percentile].as_f64();
         match (of("p50"), of("p99")) {
-            (Some(p50), Some(p99)) => format!("{:.2}, {:.2}", p50 / 1e3, p99 / 1e3),
+            // Nothing takes no time at all: there were no such packets.
+            (Some(p50), Some(p99)) if p99 > 0.0 => format!("{:.2}, {:.2}", p50 / 1e3, p99 / 1e3),
             _ => String::new(),
         }
     }
