@@ -178,14 +178,14 @@ impl TurnPort {
         now: Instant,
     ) {
         match self.outlets.sockets.allocation(token) {
-            Some(allocation) => self.from_peers(allocation, inbox, gauges, now),
-            None => self.from_clients(token, inbox, gauges, now),
+            Some(allocation) => self.take_from_peers(allocation, inbox, gauges, now),
+            None => self.take_from_clients(token, inbox, gauges, now),
         }
         self.events(registry, gauges, now);
     }
 
     /// What clients sent to a UDP listener.
-    fn from_clients(&mut self, token: Token, inbox: &mut Inbox, gauges: &mut Gauges, now: Instant) {
+    fn take_from_clients(&mut self, token: Token, inbox: &mut Inbox, gauges: &mut Gauges, now: Instant) {
         let Some(listener) = self
             .outlets
             .sockets
@@ -202,7 +202,7 @@ impl TurnPort {
             let server = SocketAddr::new(meta.local_ip.unwrap_or(listener.ip()), listener.port());
             while let Some(datagram) = datagrams.next_datagram() {
                 if is_dtls(datagram) {
-                    self.from_association(meta.source, server, datagram, gauges, now);
+                    self.take_from_association(meta.source, server, datagram, gauges, now);
                     continue;
                 }
                 if !self.moved.is_empty() && self.stray(meta.source, server, datagram, now) {
@@ -223,7 +223,7 @@ impl TurnPort {
     }
 
     /// What peers sent to a relayed port.
-    fn from_peers(
+    fn take_from_peers(
         &mut self,
         allocation: AllocationKey,
         inbox: &mut Inbox,
@@ -249,7 +249,7 @@ impl TurnPort {
     }
 
     /// A DTLS record, and whatever messages come out of it.
-    fn from_association(
+    fn take_from_association(
         &mut self,
         source: SocketAddr,
         server: SocketAddr,
@@ -369,7 +369,7 @@ impl TurnPort {
     ) -> Result<(), Ended> {
         loop {
             if self.data.carries(id) {
-                self.data.from_client(id, &self.scratch.plain[at..len]);
+                self.data.take_from_client(id, &self.scratch.plain[at..len]);
                 return Ok(());
             }
             let Some(client) = self.outlets.streams.client(id) else {

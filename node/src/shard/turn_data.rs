@@ -232,7 +232,7 @@ impl DataSockets {
     }
 
     /// Bytes that a client sent.
-    pub(super) fn from_client(&mut self, client: ConnectionId, bytes: &[u8]) {
+    pub(super) fn take_from_client(&mut self, client: ConnectionId, bytes: &[u8]) {
         if let Some(&slot) = self.by_client.get(&client)
             && let Some(socket) = &mut self.slots[slot]
         {
