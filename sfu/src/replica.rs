@@ -96,7 +96,7 @@ impl Sfu {
                 source,
                 serial,
                 payloads,
-            } => self.begin_replica(core, source, serial, *payloads, now),
+            } => self.begin_replica(core, source, serial, payloads.into_vec(), now),
             Crossing::Clock { serial, clock } => {
                 if let Some(&key) = self.span.replicas.get(&(core, serial)) {
                     self.take_clock(key, *clock, now);
@@ -521,7 +521,7 @@ fn begun(stream: &Stream, source: Source) -> Crossing {
     Crossing::Begun {
         source,
         serial: stream.serial,
-        payloads: Box::new(stream.payloads.clone()),
+        payloads: stream.payloads.as_slice().into(),
     }
 }
 

@@ -47,7 +47,7 @@ pub(crate) enum Crossing {
     Begun {
         source: Source,
         serial: u64,
-        payloads: Box<Vec<Payload>>,
+        payloads: Box<[Payload]>,
     },
     /// The publisher's clock (RFC 3550 section 6.4.1).
     Clock { serial: u64, clock: Box<SenderClock> },
@@ -189,18 +189,23 @@ impl Span {
     /// The same, with queues of so many places.
     #[must_use]
     pub fn with_queues(cores: usize, places: usize) -> Vec<Span> {
-        let mut outs: Vec<Vec<Option<Producer<Crossing>>>> = Vec::new();
         let mut intos: Vec<Vec<Option<Consumer<Crossing>>>> =
-            (0..cores).map(|_| (0..cores).map(|_| None).collect()).collect();
+            (0..cores).map(|_| Vec::with_capacity(cores)).collect();
+        let mut outs: Vec<Vec<Option<Producer<Crossing>>>> = Vec::with_capacity(cores);
         for from in 0..cores {
-            let queues = (0..cores).map(|to| {
-                (from != to).then(|| {
+            let mut row = Vec::with_capacity(cores);
+            for (to, into_it) in intos.iter_mut().enumerate() {
+                // Each row of the receivers grows by the queue from `from`, in the order of the senders.
+                let (out, into) = if from == to {
+                    (None, None)
+                } else {
                     let (out, into) = RingBuffer::new(places);
-                    intos[to][from] = Some(into);
-                    out
-                })
-            });
-            outs.push(queues.collect());
+                    (Some(out), Some(into))
+                };
+                row.push(out);
+                into_it.push(into);
+            }
+            outs.push(row);
         }
         let span = |(outs, intos): (Vec<Option<_>>, Vec<Option<_>>)| {
             let link = |(out, into): (Option<_>, Option<_>)| {
