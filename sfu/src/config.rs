@@ -12,7 +12,7 @@ const PUBLISHER_BITS_PER_SECOND: u64 = 20_000_000;
 /// worth sending again. Memory is touched as it is first needed.
 const SLOTS: usize = 65_536;
 /// With a millisecond for the timer's own step and one for the sending, added latency stays below 6 ms.
-const TICK: Duration = Duration::from_millis(4);
+const TICK: Duration = Duration::from_millis(3);
 /// DESIGN 4.8: video of the reduced rung.
 const REDUCED_VIDEO_BITS_PER_SECOND: u64 = 300_000;
 
