@@ -83,8 +83,9 @@ fn publishing_answers_as_the_rfc_has_it_and_the_relay_signs_for_both_description
     assert!(headers["etag"].starts_with('"') && headers["etag"].ends_with('"'));
     let turn = relay.ready["turn"].as_str().unwrap();
     assert!(
+        // One for each transport; of headers that come several times the last is kept here.
         headers["link"].starts_with(&format!(
-            "<turn:{turn}?transport=udp>; rel=\"ice-server\"; username=\""
+            "<turn:{turn}?transport=tcp>; rel=\"ice-server\"; username=\""
         )),
         "{}",
         headers["link"]
