@@ -21,7 +21,7 @@ before(async () => {
     sfu_msat_per_megabyte_out: 977, sfu_msat_per_megabyte_in: 0, sfu_msat_per_second: 331,
     turn_msat_per_megabyte_out: 757, turn_msat_per_megabyte_in: 613, turn_msat_per_second: 101,
   };
-  [relay, browser] = await Promise.all([TestRelay.start({ tariff }), launch()]);
+  [relay, browser] = await Promise.all([TestRelay.start({ tariff, turn: { tcp: false } }), launch()]);
 });
 
 after(async () => {
