@@ -35,6 +35,10 @@ export class Signalling {
   }
   async request(body) {
     rig.said.push(body);
+    if (body.type === "dsip.resume") {
+      const { MilliwayError } = await import("/static/lib/errors.js");
+      throw new MilliwayError("session-unknown");
+    }
     rig.remote?.close();
     rig.remote = new RTCPeerConnection();
     await rig.remote.setRemoteDescription({ type: "offer", sdp: body.media.sdp });
@@ -136,7 +140,8 @@ test("when the socket breaks the call comes back with the same tracks, some trie
   });
   await until(() => page.evaluate(() => window.call.state === "connected"), "connected again");
   assert.deepEqual(await page.evaluate(() => window.states), ["connecting", "connected", "reconnecting: relay-gone", "connected"]);
-  assert.equal(await page.evaluate(() => window.rig.opened), 4);
+  // The first, two that fail, one over which the session cannot be resumed, and the one of a new session.
+  assert.equal(await page.evaluate(() => window.rig.opened), 5);
   // The last two are the page's and the rig's.
   const [own, far] = await page.evaluate(() => window.peers.slice(-2).map((peer) => ({
     state: peer.connectionState, sending: peer.getSenders().filter(({ track }) => track?.readyState === "live").length,
