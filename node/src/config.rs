@@ -354,7 +354,7 @@ settings! {
         /// Fetch the documents of did:web issuers and holders.
         web: bool = true;
         /// A universal resolver (DIF), to which the DID is appended, like
-        /// "https://resolver.example/1.0/identifiers/". Empty means none.
+        /// `https://resolver.example/1.0/identifiers/`. Empty means none.
         universal_resolver: String = String::new();
         /// DID methods that the universal resolver is asked for, like "ion" and "ethr". It is trusted for all their
         /// keys.

@@ -23,7 +23,7 @@ pub(super) enum DidCommand {
     Resolve {
         /// The name, or a DID
         name: String,
-        /// The relay's TOML configuration, for its [did] section
+        /// The relay's TOML configuration, for its section `did`
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
