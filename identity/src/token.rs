@@ -105,7 +105,7 @@ pub fn verify(jwt: &str, policy: &TokenPolicy, now: u64) -> Result<RelayToken, R
     verify_with(jwt, policy, &Documents::none(), now)
 }
 
-/// Verifies a token for admission at `now` (unix seconds). `documents` holds what [`lacking`] asked for.
+/// Verifies a token for admission at `now` (unix seconds). `documents` holds what [`lacking()`] asked for.
 pub fn verify_with(
     jwt: &str,
     policy: &TokenPolicy,

@@ -1,8 +1,8 @@
 //! Rooms that span shards: what one core tells another, and the bounded queues it does so through.
 //!
 //! There is one queue for each ordered pair of cores. A published packet crosses once to each other core that has a
-//! subscriber, as a reference to its slot ([`crate::feed`]); the other core keeps a replica of the stream and serves
-//! its own subscribers from it ([`crate::replica`]). Nothing here waits: a full queue loses whole frames, and what is
+//! subscriber, as a reference to its slot (`feed.rs`); the other core keeps a replica of the stream and serves
+//! its own subscribers from it (`replica.rs`). Nothing here waits: a full queue loses whole frames, and what is
 //! not media is kept until there is room. Cores know nothing of each other but these queues, so a simulation joins them
 //! as the node does.
 
