@@ -84,6 +84,7 @@ unshare util-linux
 openssl openssl
 tcpdump tcpdump
 cc gcc
+c++ g++
 node nodejs
 npm npm
 ps procps
