@@ -111,6 +111,9 @@ pub(crate) fn is_conflict(error: &LedgerError) -> bool {
         // Somebody inserted the row that was not there: now it is, and is read.
         SqlState::UNIQUE_VIOLATION,
         SqlState::LOCK_NOT_AVAILABLE,
+        // `CREATE TABLE IF NOT EXISTS` of two nodes at once: the name of the other's row type is taken already.
+        SqlState::DUPLICATE_OBJECT,
+        SqlState::DUPLICATE_TABLE,
     ]
     .iter()
     .any(|conflict| code == Some(conflict))

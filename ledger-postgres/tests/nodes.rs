@@ -90,11 +90,17 @@ fn racing_vouchers_are_credited_exactly_once_whichever_node_and_thread() {
     // Each voucher is shown four times to each of four nodes, in batches of different cuts.
     let vouchers = (attempts / 16).max(1);
     let (first_times, barrier) = (AtomicU64::new(0), Barrier::new(NODES));
+    // Opened at the same time, too; one that cannot be opened ends the test and leaves nobody waiting.
+    let opened: Vec<Postgres> = std::thread::scope(|scope| {
+        let url = &url;
+        let open = |place: usize| scope.spawn(move || node(url, &format!("node-{place}")));
+        let threads: Vec<_> = (0..NODES).map(open).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
     std::thread::scope(|scope| {
-        for place in 0..NODES {
-            let (url, first_times, barrier) = (&url, &first_times, &barrier);
+        for (place, mut books) in opened.into_iter().enumerate() {
+            let (first_times, barrier) = (&first_times, &barrier);
             scope.spawn(move || {
-                let mut books = node(url, &format!("node-{place}"));
                 barrier.wait();
                 let credit = |number: u64| {
                     let account = format!("did:key:z6Mk{}", number % 7);
