@@ -96,13 +96,18 @@ impl Embedded {
 
     /// As `open`, on storage of the caller's: memory, or a disk that fails on purpose.
     pub fn open_on(backend: impl StorageBackend, now: u64) -> Result<(Self, Recovery), LedgerError> {
-        let mut ledger = Self {
+        let mut ledger = Self::reopen_on(backend)?;
+        let recovery = ledger.recover(now)?;
+        Ok((ledger, recovery))
+    }
+
+    /// As `reopen`, on storage of the caller's.
+    pub fn reopen_on(backend: impl StorageBackend) -> Result<Self, LedgerError> {
+        Ok(Self {
             database: builder().create_with_backend(backend)?,
             path: None,
             limits: IssuerLimits::default(),
-        };
-        let recovery = ledger.recover(now)?;
-        Ok((ledger, recovery))
+        })
     }
 
     /// The same books, with limits on what issuers may have outstanding.

@@ -211,6 +211,11 @@ impl Desk {
             Message::Ledger(errand) => {
                 let ledger = self.ledger.as_deref_mut();
                 errand(ledger.map(|ledger| ledger as &mut dyn Ledger), unix_ns);
+                // What failed under an operator's hands must not wait for a client's commit to be noticed.
+                let usable = self.ledger.as_mut().map(|ledger| ledger.apply(&[], unix_ns));
+                if let Some(Err(error)) = usable {
+                    self.lose_ledger(&error, now);
+                }
                 self.look_at_all = true;
             }
             Message::Drain(reply) => drains.push(reply),

@@ -13,7 +13,12 @@ use metering::{Allowance, Direction, Embedded, meter};
 
 use super::*;
 
+#[path = "../../../metering/tests/disk/mod.rs"]
+mod disk;
 mod random_hour;
+#[path = "../../../ledger-postgres/tests/server/mod.rs"]
+mod server;
+mod simulator;
 
 const ANNA: &str = "did:key:z6MkAnna";
 const SHARDS: usize = 2;
