@@ -9,6 +9,7 @@ use loadtest::Error;
 use loadtest::page::page;
 use loadtest::process;
 use loadtest::publisher::Arrival;
+use loadtest::relay::Relay;
 use loadtest::scenario::{self, Plan, Shape};
 use loadtest::stage::{LossOn, Lossy, Stage};
 use loadtest::target::{self, Kind, Target, Wanted};
@@ -41,6 +42,16 @@ enum Service {
     Turn {
         #[command(subcommand)]
         scenario: TurnScenario,
+    },
+    /// Is the bill right? Short paid sessions of TURN, and their receipts beside a capture of the wire (tcpdump, which
+    /// needs root). Every eighth session has too little money and is ended by the relay, a minute after the others.
+    Bill {
+        /// How many, at most 16,000.
+        #[arg(long, default_value_t = 10_000)]
+        sessions: u32,
+        /// Writes the JSON there, not to standard output.
+        #[arg(long)]
+        report: Option<PathBuf>,
     },
 }
 
@@ -250,6 +261,16 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Error> {
     match arguments.service {
         Service::Sfu { scenario } => sfu(scenario),
         Service::Turn { scenario } => turn_scenario(scenario),
+        Service::Bill { sessions, report } => {
+            let relay = Relay::start()?;
+            let progress = progress_bar(u64::from(sessions))?;
+            let audit = loadtest::bill::run(&relay.ready.http, &relay.ready.did, sessions, &progress);
+            progress.finish_and_clear();
+            if audit.is_err() {
+                print_end(&relay.log());
+            }
+            write(&audit?, report.as_ref(), None)
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! a server works inside: it is started as its users start it, and called at its doors.
 
 pub mod alarm;
+pub mod bill;
 pub mod client;
 pub mod dtls;
 pub mod engine;

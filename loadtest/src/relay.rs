@@ -88,6 +88,11 @@ impl Relay {
         Relay::spawn(data, arguments, &[])
     }
 
+    /// The same with settings of its environment: a node that comes back to its folder.
+    pub fn start_node(data: &Path, settings: &[(&str, String)]) -> Result<Relay, Error> {
+        Relay::spawn(data, &[], settings)
+    }
+
     fn spawn(data: &Path, arguments: &[&str], settings: &[(&str, String)]) -> Result<Relay, Error> {
         let log = data.join("relay.log");
         let mut child = Command::new(program()?)
@@ -145,6 +150,13 @@ impl Relay {
     /// What it logged until now.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// SIGKILL: it settles nothing.
+    pub fn kill(mut self) -> Result<(), Error> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
     }
 
     /// SIGTERM, and how it ended.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 use tempfile::TempDir;
 
 use super::allocation::Credentials;
@@ -185,7 +186,11 @@ fn sold(base: &str, transport: Transport) -> Result<(Credentials, SocketAddr), E
     let authorization = format!("Bearer {}", faucet(base, BALANCE_MSAT)?);
     let headers = [("authorization", &authorization[..])];
     let answer = http::call(base, "POST", "/v1/turn/credentials", &headers, "")?;
-    let answer = answer.expect(200, "TURN credentials")?.json()?;
+    listener(&answer.expect(200, "TURN credentials")?.json()?, transport)
+}
+
+/// The username in an answer with `iceServers`, and the listener for this transport.
+pub fn listener(answer: &Value, transport: Transport) -> Result<(Credentials, SocketAddr), Error> {
     let (scheme, suffix) = match transport {
         Transport::Udp => ("turn:", "transport=udp"),
         Transport::Tcp => ("turn:", "transport=tcp"),
