@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufReader, Read};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -12,6 +13,9 @@ use wire::channel_data::HEADER_LEN;
 use wire::stun::{Class, Message, Method};
 
 use crate::Error;
+
+/// Of this process.
+static RUNS: AtomicU32 = AtomicU32::new(0);
 
 /// The header of a capture file, of a packet in it, of Ethernet and of UDP.
 const FILE_HEADER: usize = 24;
@@ -81,7 +85,7 @@ impl Capture {
             .stderr(Stdio::piped())
             .spawn()
             .map_err(|error| format!("no tcpdump (`apt-get install tcpdump` brings it): {error}"))?;
-        let run = std::process::id() ^ u32::from_be_bytes(*b"BILL");
+        let run = std::process::id() << 8 | RUNS.fetch_add(1, Ordering::Relaxed) & 0xFF;
         let out = tcpdump.stdout.take().ok_or("tcpdump's output is not a pipe")?;
         let reader = thread::spawn(move || read(BufReader::new(out), run).map_err(|error| error.to_string()));
         let (line, first) = mpsc::channel();
