@@ -299,6 +299,8 @@ settings! {
         /// Let clients reach peers on this machine's loopback addresses. `dev` turns it on, so that
         /// everything works on one machine; never do so in production.
         allow_loopback_peers: bool = false;
+        /// Peers that clients may reach although their addresses are not public, like "10.1.0.0/16".
+        allow_peers: Vec<Network> = Vec::new();
         /// Take clients over TCP on the same port, and TLS too where there is a certificate.
         tcp: bool = true;
         /// Clients over TCP and TLS at the same time on this node.
@@ -320,6 +322,11 @@ settings! {
         discovery_alternate: Vec<SocketAddr> = Vec::new();
         /// Clients may take their allocations along to another address (RFC 8016).
         mobility: bool = true;
+        /// Other TURN servers, such as "203.0.113.7:3478", to which clients are sent (300, ALTERNATE-SERVER) while this
+        /// one drains or is loaded; each gets one of its own address family.
+        alternate_servers: Vec<SocketAddr> = Vec::new();
+        /// From so many allocations of this node on it is loaded in that sense.
+        redirect_above: u64 = 8_000, in 0..=1_000_000;
         /// Without files, make a certificate that nobody can check, for trying out. `dev` turns it on; browsers
         /// refuse it, so they are not told of it.
         tls_self_signed: bool = false;

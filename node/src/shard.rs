@@ -26,6 +26,7 @@ use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use datagram::{Fragmentation, Group, bind_group};
 use metering::SessionId;
@@ -76,6 +77,9 @@ pub(crate) enum ShardEvent {
     },
 }
 
+/// How much longer than the ledger a TURN allocation is held where nobody ends it: the ledger's word counts.
+const HELD_GRACE: Duration = Duration::from_secs(15);
+
 /// What shards are made from.
 pub(crate) struct ShardConfig {
     shards: usize,
@@ -89,6 +93,10 @@ pub(crate) struct ShardConfig {
     turn_tls_listen: Vec<SocketAddr>,
     turn_discovery: Vec<SocketAddr>,
     turn_mobility: bool,
+    turn_alternates: Vec<SocketAddr>,
+    turn_redirect_above: usize,
+    turn_held_max: Duration,
+    turn_exceptions: Vec<turn_server::Prefix>,
     turn_keys: Option<Arc<TurnKeys>>,
     turn_streams: Arc<StreamLimits>,
     allow_loopback_peers: bool,
@@ -121,6 +129,15 @@ impl ShardConfig {
             turn_tls_listen: config.turn.tls_listen.clone(),
             turn_discovery: config.turn.discovery_alternate.clone(),
             turn_mobility: config.turn.mobility,
+            turn_alternates: config.turn.alternate_servers.clone(),
+            turn_redirect_above: usize::try_from(config.turn.redirect_above).unwrap_or(usize::MAX),
+            turn_held_max: Duration::from_secs(config.ladder.held_seconds) + HELD_GRACE,
+            turn_exceptions: config
+                .turn
+                .allow_peers
+                .iter()
+                .map(|network| network.prefix)
+                .collect(),
             turn_keys: keys,
             turn_streams: Arc::new(StreamLimits::new(
                 usize::try_from(config.turn.connections_max).unwrap_or(usize::MAX),
@@ -169,12 +186,15 @@ impl ShardConfig {
             relays: relays.bound(),
             own_listeners,
             allow_loopback: self.allow_loopback_peers,
-            exceptions: Vec::new(),
+            exceptions: self.turn_exceptions.clone(),
         };
         turn_server::Config {
             families: relays.families(),
             tcp_relay: self.turn_tcp,
             mobility: self.turn_mobility,
+            alternate_servers: self.turn_alternates.clone(),
+            redirect_above: self.turn_redirect_above,
+            held_max: self.turn_held_max,
             discovery: listeners.discovery.clone(),
             reduced_bits_per_second: self.reduced_bits_per_second,
             audio_only_bits_per_second: self.audio_only_bits_per_second,
@@ -244,7 +264,7 @@ impl Shards {
     pub(crate) fn stop(self) {
         for (handle, thread) in self.handles.into_iter().zip(self.threads) {
             while handle.send(Command::Stop).is_err() && !thread.is_finished() {
-                std::thread::sleep(std::time::Duration::from_millis(1));
+                std::thread::sleep(Duration::from_millis(1));
             }
             if thread.join().is_err() {
                 tracing::error!("a shard had panicked");
