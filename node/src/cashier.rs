@@ -117,6 +117,8 @@ pub(crate) struct TurnAdmission {
 /// An account as its owner sees it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct AccountStatus {
+    /// The operator froze it: it spends nothing.
+    pub(crate) frozen: bool,
     /// Free to spend.
     pub(crate) available: Msat,
     /// Set aside for live sessions.

@@ -117,7 +117,11 @@ impl Relay {
         if let Some(voucher) = self.voucher_at_admission(permit.token(), &terms).await? {
             self.cashier.credit(voucher).await?;
         }
-        let available = self.cashier.account(account.clone()).await?.available;
+        let status = self.cashier.account(account.clone()).await?;
+        if status.frozen {
+            return Err(cashier::Refused::Frozen.into());
+        }
+        let available = status.available;
         let rates = self.prices.iter().find(|tariff| tariff.service == Service::Turn);
         let minimum = rates
             .and_then(|tariff| tariff.rates().ok())

@@ -174,6 +174,7 @@ impl Desk {
             })
         });
         Ok(AccountStatus {
+            frozen: view.frozen,
             available: view.available,
             reserved: view.reserved,
             spendable: spendable.unwrap_or(view.available),

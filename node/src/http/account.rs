@@ -34,6 +34,7 @@ pub(crate) async fn show(State(relay): State<Arc<Relay>>, caller: Owning) -> Res
         "spent_msat": status.spent,
         "runway_seconds": status.runway_seconds,
         "step": status.step,
+        "frozen": status.frozen,
         "sessions": status.sessions,
     })))
 }
