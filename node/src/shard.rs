@@ -226,6 +226,7 @@ pub(crate) struct Shards {
     sfu: SocketAddr,
     turn: SocketAddr,
     turn_tls: Vec<SocketAddr>,
+    census: Arc<Census>,
     fingerprint: Fingerprint,
 }
 
@@ -253,6 +254,11 @@ impl Shards {
     /// Where it listens for TCP and TLS besides.
     pub(crate) fn turn_tls_addresses(&self) -> &[SocketAddr] {
         &self.turn_tls
+    }
+
+    /// How many TURN allocations there are on all of them.
+    pub(crate) fn allocations(&self) -> usize {
+        self.census.allocations()
     }
 
     /// Of the certificate that every shard shows.
@@ -361,6 +367,7 @@ pub(crate) fn spawn(
         tracing::warn!("TURN clients may reach loopback addresses of this machine");
     }
     Ok(Shards {
+        census,
         handles,
         threads,
         lobby,

@@ -310,7 +310,7 @@ impl Running {
             .registry()
             .tell_all(&Told::Draining(patience.as_secs()));
         let empty = async {
-            while self.relay.registry().live().0 > 0 {
+            while self.relay.registry().live().0 > 0 || self.shards.allocations() > 0 {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use identity::SigningKey;
 use relay::Relay;
-use turn_client::{By, CHANNEL, Client, Peer, buy, metric, relays, resident, server};
+use turn_client::{By, CHANNEL, Client, Peer, buy, client_hello, metric, relays, resident, server};
 use wire::stun::{Builder, Class, Method, TransactionId};
 
 /// Addresses that a flood comes from.
@@ -163,23 +163,6 @@ fn a_flood_of_tcp_connections_is_bounded_by_source_and_in_all() {
     turn_client::wait_until("the places come free", || {
         metric(&relay, "milliway_discards_total", "connection-limit") >= turned_away && back()
     });
-}
-
-/// A ClientHello of DTLS 1.2 as any library sends it first, without a cookie.
-fn client_hello() -> Vec<u8> {
-    let certificate = dimpl::certificate::generate_self_signed_certificate().unwrap();
-    let config = std::sync::Arc::new(dimpl::Config::builder().mtu(1_200).build().unwrap());
-    let mut engine = dimpl::Dtls::new_auto(config, certificate, Instant::now());
-    engine.set_active(true);
-    engine.handle_timeout(Instant::now()).unwrap();
-    let mut buffer = vec![0; 4_096];
-    loop {
-        match engine.poll_output(&mut buffer) {
-            dimpl::Output::Packet(hello) => return hello.to_vec(),
-            dimpl::Output::Timeout(_) => panic!("no ClientHello"),
-            _ => {}
-        }
-    }
 }
 
 #[test]

@@ -133,7 +133,7 @@ impl Census {
     }
 
     /// How many allocations the node has.
-    pub(crate) fn allocations(&self) -> usize {
+    pub fn allocations(&self) -> usize {
         self.accounts().allocations_total
     }
 

@@ -75,6 +75,31 @@ fn every_test_that_the_table_names_exists() {
     assert!(named.len() > 80, "{} are named", named.len());
 }
 
+/// What attacks a TURN server; `docs/turn.md` has a row of tests for each.
+const ATTACKS: [&str; 10] = [
+    "Server-side request forgery",
+    "Reflection",
+    "State exhaustion",
+    "Allocation, permission, channel and port exhaustion",
+    "Port prediction",
+    "Parsers",
+    "Credentials that outlive their money",
+    "Hijack",
+    "Covert relaying loops",
+    "Source port 0, peer port 0",
+];
+
+#[test]
+fn every_attack_has_a_row_that_names_its_tests() {
+    let table = fs::read_to_string(root().join("docs/turn.md")).unwrap();
+    for attack in ATTACKS {
+        let row = table
+            .lines()
+            .find(|line| line.starts_with(&format!("| {attack} |")));
+        assert!(row.is_some_and(|row| row.contains("::")), "{attack}");
+    }
+}
+
 #[test]
 fn every_protocol_test_is_in_the_table() {
     let named = named();

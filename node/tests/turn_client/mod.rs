@@ -641,3 +641,20 @@ pub(crate) fn resident(relay: &Relay) -> u64 {
     let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
     kib * 1024
 }
+
+/// A ClientHello of DTLS 1.2 as any library sends it first, without a cookie.
+pub(crate) fn client_hello() -> Vec<u8> {
+    let certificate = dimpl::certificate::generate_self_signed_certificate().unwrap();
+    let config = Arc::new(dimpl::Config::builder().mtu(1_200).build().unwrap());
+    let mut engine = dimpl::Dtls::new_auto(config, certificate, Instant::now());
+    engine.set_active(true);
+    engine.handle_timeout(Instant::now()).unwrap();
+    let mut buffer = vec![0; 4_096];
+    loop {
+        match engine.poll_output(&mut buffer) {
+            dimpl::Output::Packet(hello) => return hello.to_vec(),
+            dimpl::Output::Timeout(_) => panic!("no ClientHello"),
+            _ => {}
+        }
+    }
+}
