@@ -18,6 +18,9 @@ use loadtest::turn::link::Transport;
 use loadtest::turn::load::{Load, Way};
 use serde::Serialize;
 
+/// Whose CPU time is measured.
+const ADMISSIONS: u32 = 600;
+
 /// Of a server's log, when a run fails.
 const LOG_LINES: usize = 20;
 
@@ -49,6 +52,19 @@ enum Service {
         /// How many, at most 16,000.
         #[arg(long, default_value_t = 10_000)]
         sessions: u32,
+        /// Writes the JSON there, not to standard output.
+        #[arg(long)]
+        report: Option<PathBuf>,
+    },
+    /// How fast clients hear that their money is gone, and how fast a top-up brings them back, at their own node or at
+    /// another; and what an admission costs in CPU time. Starts two nodes on a PostgreSQL.
+    Notices {
+        /// An empty database, "postgres://...".
+        #[arg(long)]
+        ledger_url: String,
+        /// How often, half of them with a top-up at the other node.
+        #[arg(long, default_value_t = 200)]
+        rounds: u32,
         /// Writes the JSON there, not to standard output.
         #[arg(long)]
         report: Option<PathBuf>,
@@ -261,6 +277,16 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Error> {
     match arguments.service {
         Service::Sfu { scenario } => sfu(scenario),
         Service::Turn { scenario } => turn_scenario(scenario),
+        Service::Notices {
+            ledger_url,
+            rounds,
+            report,
+        } => {
+            let progress = progress_bar(u64::from(rounds))?;
+            let times = loadtest::notices::run(&ledger_url, rounds, ADMISSIONS, &progress)?;
+            progress.finish_and_clear();
+            write(&times, report.as_ref(), None)
+        }
         Service::Bill { sessions, report } => {
             let relay = Relay::start()?;
             let progress = progress_bar(u64::from(sessions))?;

@@ -16,6 +16,7 @@ pub mod janus;
 pub mod loss;
 pub mod media;
 pub mod namespace;
+pub mod notices;
 pub mod pace;
 pub mod page;
 pub mod peer;

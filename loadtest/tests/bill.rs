@@ -37,6 +37,18 @@ fn short_sessions_of_a_relay_are_billed_for_what_the_wire_carried() {
     assert!(audit.in_order >= 100, "{audit:?}");
 }
 
+#[test]
+fn clients_hear_that_their_money_is_gone_and_a_top_up_at_either_node_brings_their_media_back() {
+    let database = server::start();
+    let report = loadtest::notices::run(database.url(), 2, 5, &ProgressBar::hidden()).unwrap();
+    assert_eq!(
+        (report.held_told_ms.count, report.resumed_told_here_ms.count),
+        (2, 1),
+        "{report:?}"
+    );
+    assert_eq!(report.resumed_media_elsewhere_ms.count, 1, "{report:?}");
+}
+
 /// What is shown in a default run; `MILLIWAY_VOUCHERS=N` for more.
 const VOUCHERS: usize = 100;
 const CLIENTS: usize = 64;
