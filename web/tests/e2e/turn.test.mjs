@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { Authority } from "./authority.mjs";
 import { launch, person } from "./browser.mjs";
+import { describe, exchange, open } from "./peers.mjs";
 import { TestRelay } from "./relay.mjs";
 import { candidatePair, enter, seesAndHears } from "./room.mjs";
 
@@ -19,7 +20,7 @@ const BYTES = 1000;
 before(async () => {
   authority = await Authority.forServer("127.0.0.1");
   const turn = { tls_certificate: authority.certificate, tls_key: authority.key, tls_listen: ["127.0.0.1:0"] };
-  [relay, browser] = await Promise.all([TestRelay.start({ turn }), launch([], { HOME: authority.home })]);
+  [relay, browser] = await Promise.all([TestRelay.start({ turn }), launch([], { environment: { HOME: authority.home } })]);
 });
 
 after(async () => {
@@ -52,32 +53,14 @@ async function isRelayedOver(page, transport) {
   assert.match(local.url, URLS[transport]);
 }
 
-/** In the page: a connection with a data channel, on credentials of its own account. @returns {Promise<string>} its session */
-function open(page) {
+/** TURN credentials of the page's own account. @returns {Promise<{iceServers: RTCIceServer[]}>} */
+function credentials(page) {
   return page.evaluate(async () => {
     const { Identity, Relay } = await import("/static/milliway.js");
     const relay = await Relay.open(location.origin, await Identity.load());
-    const { iceServers, session } = await relay.turnCredentials(await relay.faucet(1_000_000));
-    window.connection = new RTCPeerConnection({ iceServers });
-    window.channel = window.connection.createDataChannel("data", { negotiated: true, id: 0 });
-    window.channel.binaryType = "arraybuffer";
-    window.got = 0;
-    window.channel.onmessage = ({ data }) => (window.got += data.byteLength);
-    return session;
+    const { iceServers } = await relay.turnCredentials(await relay.faucet(1_000_000));
+    return { iceServers };
   });
-}
-
-/** In the page: a description with all its candidates. */
-function describe(page, remote) {
-  return page.evaluate(async (theirs) => {
-    if (theirs) await window.connection.setRemoteDescription(theirs);
-    if (window.connection.signalingState === "stable" && theirs?.type === "answer") return null;
-    await window.connection.setLocalDescription();
-    while (window.connection.iceGatheringState !== "complete") {
-      await new Promise((resolve) => window.connection.addEventListener("icegatheringstatechange", resolve, { once: true }));
-    }
-    return window.connection.localDescription.toJSON();
-  }, remote);
 }
 
 for (const transport of ["udp", "tcp", "tls"]) {
@@ -85,19 +68,14 @@ for (const transport of ["udp", "tcp", "tls"]) {
     const [ada, grace] = [await relayed(transport), await relayed(transport)];
     for (const page of [ada, grace]) {
       await page.goto(relay.url);
-      await open(page);
+      await open(page, await credentials(page));
     }
     const offer = await describe(ada);
     assert.match(offer.sdp, / typ relay /, `Ada got a relayed address from ${await ada.evaluate(() => window.offered.join())}`);
     assert.doesNotMatch(offer.sdp, / typ (host|srflx) /);
     await describe(ada, await describe(grace, offer));
-    await Promise.all([ada, grace].map((page) => page.evaluate(async ({ messages, bytes }) => {
-      const { channel } = window;
-      if (channel.readyState !== "open") await new Promise((resolve) => (channel.onopen = resolve));
-      for (let n = 0; n < messages; n += 1) channel.send(new Uint8Array(bytes));
-    }, { messages: MESSAGES, bytes: BYTES })));
+    await exchange([ada, grace], MESSAGES, BYTES);
     for (const page of [ada, grace]) {
-      await page.waitForFunction((all) => window.got === all, MESSAGES * BYTES);
       await isRelayedOver(page, transport);
       assert.deepEqual(page.faults, []);
       await page.context().close();
