@@ -233,32 +233,27 @@ fn a_peer_connects_to_a_tcp_allocation_and_its_bytes_arrive() {
 /// `-N`: channel numbers out of range, and CONNECTION-IDs that nobody gave out.
 #[test]
 fn wrong_channels_and_wrong_connections_are_refused_and_what_is_right_beside_them_passes() {
-    let wrong_channel = ["-N", "-X", "-c", "-e", "127.0.0.1"];
-    for said in at_both(|_, port, who| uclient(port, &who.username, &who.password, &wrong_channel, 20)) {
-        assert!(!said.0.status.success(), "{}", said.1);
-        assert!(said.1.contains("channel bind: error 400"), "{}", said.1);
-        assert_eq!(last(&said.1, "tot_recv_msgs"), None, "{}", said.1);
-    }
     let peer = Peer::start();
-    let indications = [
-        "-N",
-        "-X",
-        "-c",
-        "-s",
-        "-e",
-        "127.0.0.1",
-        "-r",
-        &peer.port.to_string(),
-    ];
-    at_both(|name, port, who| all_came_back(name, port, &who, &indications, 1));
-    // Coturn answers a connection that nobody knows by closing its own; we say 400, as RFC 6062 has it.
-    let wrong_connection = ["-N", "-t", "-T", "-X", "-c"];
+    let to = ["-X", "-c", "-e", "127.0.0.1", "-r", &peer.port.to_string()];
     let refused = "connection bind error 400";
-    let both = at_both(|_, port, who| {
-        let said = uclient_until(port, &who, &wrong_connection, refused, Duration::from_secs(5));
-        assert_eq!(last(&said, "tot_recv_msgs"), None, "{said}");
+    let both = at_both(|name, port, who| {
+        let (output, said) = uclient(
+            port,
+            &who.username,
+            &who.password,
+            &[&["-N"], &to[..]].concat(),
+            20,
+        );
+        assert!(!output.status.success(), "{name}: {said}");
+        assert!(said.contains("channel bind: error 400"), "{name}: {said}");
+        assert_eq!(last(&said, "tot_recv_msgs"), None, "{name}: {said}");
+        all_came_back(name, port, &who, &[&["-N", "-s"], &to[..]].concat(), 1);
+        let arguments = ["-N", "-t", "-T", "-X", "-c"];
+        let said = uclient_until(port, &who, &arguments, refused, Duration::from_secs(5));
+        assert_eq!(last(&said, "tot_recv_msgs"), None, "{name}: {said}");
         said
     });
+    // Coturn answers a CONNECTION-ID that nobody knows by closing; we say 400, as RFC 6062 has it.
     assert!(both[1].contains(refused), "{}", both[1]);
 }
 
@@ -293,18 +288,18 @@ fn spoilt_messages_spoil_nothing_else() {
 /// `-O`: clients that allocate and vanish, over each transport.
 #[test]
 fn clients_that_connect_and_vanish_leave_room_for_others() {
-    for transport in [&[][..], &["-t"], &["-t", "-S"]] {
-        let arguments = [transport, &["-O", "-X", "-c", "-m", "8", "-e", "127.0.0.1"]].concat();
-        let both = at_both(|_, port, who| uclient(port, &who.username, &who.password, &arguments, 20));
-        for (output, said) in both {
+    at_both(|name, port, who| {
+        for transport in [&[][..], &["-t"], &["-t", "-S"]] {
+            let arguments = [transport, &["-O", "-X", "-c", "-m", "8", "-e", "127.0.0.1"]].concat();
+            let (output, said) = uclient(port, &who.username, &who.password, &arguments, 20);
             assert!(
                 output.status.success(),
-                "{arguments:?}: {}\n{said}",
+                "{name} {arguments:?}: {}\n{said}",
                 output.status
             );
-            assert_eq!(last(&said, "tot_send_msgs"), None, "{said}");
+            assert_eq!(last(&said, "tot_send_msgs"), None, "{name}: {said}");
         }
-    }
+    });
 }
 
 /// And over connections, which end with it, nothing of such a client stays.

@@ -16,7 +16,7 @@ const TESTS: [&str; 6] = [
 ];
 
 /// Files of which every test is in the table.
-const COMPLETE: [&str; 7] = [
+const COMPLETE: [&str; 9] = [
     "requests",
     "credentials",
     "tcp",
@@ -24,6 +24,8 @@ const COMPLETE: [&str; 7] = [
     "discovery",
     "turnutils",
     "natdiscovery",
+    "webrtc",
+    "proto",
 ];
 
 fn root() -> PathBuf {
