@@ -30,8 +30,8 @@ after(async () => {
 });
 
 /** A page whose connections are relayed only, over this transport and no other. */
-async function relayed(transport) {
-  const page = await person(browser);
+async function relayed(transport, by = browser) {
+  const page = await person(by);
   await page.addInitScript((url) => {
     window.offered = [];
     window.RTCPeerConnection = class extends RTCPeerConnection {
@@ -82,6 +82,19 @@ for (const transport of ["udp", "tcp", "tls"]) {
     }
   });
 }
+
+test("a browser that does not know the authority gets no relayed address over tls", { timeout: 60_000 }, async () => {
+  const stranger = await launch();
+  try {
+    const page = await relayed("tls", stranger);
+    await page.goto(relay.url);
+    await open(page, await credentials(page));
+    assert.doesNotMatch((await describe(page)).sdp, /a=candidate/);
+    assert.match(await page.evaluate(() => window.offered.join()), URLS.tls);
+  } finally {
+    await stranger.close();
+  }
+});
 
 test("three people who are relayed over UDP, TCP and TLS are in one call on the SFU", { timeout: 90_000 }, async () => {
   const people = { Ada: "udp", Grace: "tcp", Mary: "tls" };
