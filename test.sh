@@ -82,6 +82,8 @@ janus janus
 ip iproute2
 unshare util-linux
 openssl openssl
+certutil libnss3-tools
+nft nftables
 tcpdump tcpdump
 cc gcc
 c++ g++

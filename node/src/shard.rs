@@ -330,6 +330,7 @@ pub(crate) fn spawn(
         let core_config = turn_server::Config {
             // Where a node has more shards than the number can name, the last ones share one.
             shard: u8::try_from(index).unwrap_or(u8::MAX),
+            shards: size,
             secret: Some(turn_secret),
             ..turn_config.clone()
         };

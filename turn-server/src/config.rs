@@ -50,6 +50,8 @@ pub struct Config {
     pub policy: AddressPolicy,
     /// Which of the node's shards this is: numbers that a client shows again name it.
     pub shard: u8,
+    /// How many shards the node has: a number that names a further one is nobody's.
+    pub shards: usize,
     /// What nonces and mobility tickets are made with: the same on all shards of a node, so that each believes the others.
     /// None where there is one shard: its seed then serves.
     pub secret: Option<[u8; 32]>,
@@ -101,6 +103,7 @@ impl Config {
         Self {
             policy,
             shard: 0,
+            shards: usize::from(u8::MAX) + 1,
             secret: None,
             families: vec![Family::V4],
             tcp_relay: false,

@@ -291,7 +291,7 @@ impl TurnServer {
             }
             _ => return None,
         };
-        (shard != self.config.shard).then_some(shard)
+        (shard != self.config.shard && usize::from(shard) < self.config.shards).then_some(shard)
     }
 
     fn challenge(
@@ -338,9 +338,10 @@ impl TurnServer {
         len: Option<usize>,
     ) -> Option<usize> {
         let fits = |len: &usize| Challenges::fits(&client, message.as_bytes().len(), *len);
+        // A connection reflects nothing, and over a stream nobody asks twice: an answer that is kept back is waited for.
         let allowed = len
             .filter(fits)
-            .filter(|_| self.challenges.allow(client.source.ip(), now));
+            .filter(|_| client.transport.shows_address() || self.challenges.allow(client.source.ip(), now));
         if allowed.is_none() {
             self.counters.discard(Discard::ChallengeLimit);
         }

@@ -16,7 +16,17 @@ const TESTS: [&str; 6] = [
 ];
 
 /// Files of which every test is in the table.
-const COMPLETE: [&str; 5] = ["requests", "credentials", "tcp", "mobility", "discovery"];
+const COMPLETE: [&str; 9] = [
+    "requests",
+    "credentials",
+    "tcp",
+    "mobility",
+    "discovery",
+    "turnutils",
+    "natdiscovery",
+    "webrtc",
+    "proto",
+];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")

@@ -287,6 +287,21 @@ fn a_connection_of_another_shard_is_handed_over() {
 }
 
 #[test]
+fn a_connection_of_a_shard_that_does_not_exist_is_400() {
+    let mut world = World::with(Config {
+        tcp_relay: true,
+        shard: 3,
+        shards: 4,
+        ..config()
+    });
+    let user = world.user();
+    allocate(&mut world, &user);
+    let nowhere = DataConnection::new(0x0500_0001);
+    assert_eq!(bind(&mut world, &user, second(), nowhere)[0].code(), 400);
+    assert!(world.data.is_empty());
+}
+
+#[test]
 fn connections_end_with_their_allocation_and_with_either_side() {
     let mut world = world();
     let user = world.user();

@@ -409,6 +409,17 @@ fn challenges_to_one_prefix_are_limited() {
     );
 }
 
+#[test]
+fn over_a_connection_a_challenge_is_never_kept_back() {
+    let mut world = World::new();
+    for n in 0..300 {
+        let client = connected(Transport::Tcp, address(CLIENT), n);
+        let id = world.id();
+        let request = build(Method::ALLOCATE, id, |b| b.requested_transport(17));
+        assert_eq!(world.sends(client, &request).len(), 1, "nobody asks twice there");
+    }
+}
+
 // --- State exhaustion
 
 #[test]

@@ -15,9 +15,13 @@ const ARGUMENTS = [
 /** Nothing in a page of ours takes longer on a loaded two-core machine. */
 const WAIT_MS = 20_000;
 
-/** @param {string[]} [extra] further arguments */
-export function launch(extra = []) {
-  return chromium.launch({ executablePath: EXECUTABLE, args: [...ARGUMENTS, ...extra], timeout: 60_000 });
+/**
+ * @param {string[]} [extra] further arguments
+ * @param {{environment?: Record<string, string>, program?: string}} [how] what is different in its environment; what starts it
+ */
+export function launch(extra = [], { environment = {}, program = EXECUTABLE } = {}) {
+  const env = { ...process.env, ...environment };
+  return chromium.launch({ executablePath: program, args: [...ARGUMENTS, ...extra], env, timeout: 60_000 });
 }
 
 /**

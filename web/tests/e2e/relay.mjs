@@ -18,10 +18,12 @@ const STOP_MS = 20_000;
 export class TestRelay {
   /**
    * @param {Record<string, Record<string, unknown>>} [settings] sections and keys of the configuration
+   * @param {{space?: string, ip?: string}} [where] a network namespace, and the relay's address there
    * @returns {Promise<TestRelay>} ready
    */
-  static async start(settings = {}) {
+  static async start(settings = {}, { space, ip = "127.0.0.1" } = {}) {
     const relay = new TestRelay();
+    [relay.space, relay.ip] = [space, ip];
     relay.folder = await mkdtemp(join(tmpdir(), "milliway-e2e-"));
     relay.data = join(relay.folder, "data");
     relay.config = join(relay.folder, "milliway.toml");
@@ -29,14 +31,16 @@ export class TestRelay {
     const toml = Object.entries(sections).map(([section, keys]) =>
       `[${section}]\n${Object.entries(keys).map(([key, value]) => `${key} = ${JSON.stringify(value)}\n`).join("")}`);
     await writeFile(relay.config, toml.join("\n"));
-    await relay.#spawn("127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0");
+    await relay.#spawn(`${ip}:0`, `${ip}:0`, `${ip}:0`);
     return relay;
   }
 
   log = "";
 
   async #spawn(http, sfu, turn) {
-    const child = spawn(PROGRAM, ["dev", "--http", http, "--sfu", sfu, "--turn", turn, "--quic", "127.0.0.1:0", "--data", this.data, "--config", this.config], {
+    const words = [PROGRAM, "dev", "--http", http, "--sfu", sfu, "--turn", turn, "--quic", `${this.ip}:0`, "--data", this.data, "--config", this.config];
+    const [program, ...rest] = this.space ? ["ip", "netns", "exec", this.space, ...words] : words;
+    const child = spawn(program, rest, {
       stdio: ["ignore", "pipe", "pipe"],
     });
     this.child = child;
@@ -57,7 +61,7 @@ export class TestRelay {
     this.child.kill("SIGKILL");
     await this.exited;
     const { sfu, turn, http } = this.ports;
-    await this.#spawn(`127.0.0.1:${http}`, `127.0.0.1:${sfu}`, `127.0.0.1:${turn}`);
+    await this.#spawn(`${this.ip}:${http}`, `${this.ip}:${sfu}`, `${this.ip}:${turn}`);
   }
 
   /** @param {string[]} words @returns {Promise<string>} what the program says */

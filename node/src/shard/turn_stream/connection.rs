@@ -92,6 +92,8 @@ pub(in crate::shard) struct Connection {
     partial: Option<Lent>,
     /// What is to be sent.
     outbound: Option<Lent>,
+    /// How many bytes of it, from the front, are messages; what follows is a data connection's, as it came.
+    framed: usize,
     /// The kernel takes no more until it says so.
     blocked: bool,
     /// By when something must have come.
@@ -113,6 +115,7 @@ impl Connection {
             carrier: Carrier::Undecided,
             partial: None,
             outbound: None,
+            framed: 0,
             blocked: false,
             deadline: now + FIRST_MESSAGE_MAX,
             known: false,
@@ -238,6 +241,7 @@ impl Connection {
         if let Some(outbound) = &mut self.outbound {
             outbound.extend(message);
             outbound.extend(&[0; 3][..padding]);
+            self.framed += message.len() + padding;
         }
         Queued::Yes
     }
@@ -291,13 +295,15 @@ impl Connection {
             }
             let Some(outbound) = &mut self.outbound else { break };
             let gone = match &mut self.carrier {
-                Carrier::Tls(connection) => connection
-                    .writer()
-                    .write(outbound.bytes())
-                    .map_err(|_| Ended::Broken)?,
+                Carrier::Tls(connection) => {
+                    encrypt(connection, outbound.bytes(), std::mem::take(&mut self.framed))?
+                }
                 _ => match self.io.write(outbound.bytes()) {
                     Ok(0) => return Err(Ended::Broken),
-                    Ok(gone) => gone,
+                    Ok(gone) => {
+                        self.framed = self.framed.saturating_sub(gone);
+                        gone
+                    }
                     Err(error) => {
                         self.blocked = blocked(&error)?;
                         0
@@ -352,6 +358,24 @@ fn decrypt(connection: &mut ServerConnection, mut cipher: &[u8], plain: &mut [u8
         }
     }
     Ok(len)
+}
+
+/// Gives what waits to TLS; how much it took. A message is a record of its own: there are clients that read a record for
+/// a message (coturn's), and lose whatever else is in it. What belongs to a data connection is packed.
+fn encrypt(connection: &mut ServerConnection, plain: &[u8], framed: usize) -> Result<usize, Ended> {
+    let mut gone = 0;
+    while gone < plain.len() {
+        let rest = &plain[gone..];
+        let message = stream::message_len(&plain[gone..framed.max(gone)])
+            .ok()
+            .flatten()
+            .map_or(rest.len(), |len| len.min(rest.len()));
+        gone += connection
+            .writer()
+            .write(&rest[..message])
+            .map_err(|_| Ended::Broken)?;
+    }
+    Ok(gone)
 }
 
 /// True if the kernel's buffer is full; what else goes wrong ends the connection.
