@@ -61,6 +61,8 @@ pub(crate) enum Errand {
         /// The last entry that is known.
         after: Option<EntryId>,
     },
+    /// How far the sinks of usage records are.
+    Sinks,
     /// The proof.
     Verify,
     /// Writes a backup.
@@ -153,6 +155,19 @@ pub(crate) fn run(
             Ok(entries
                 .into_iter()
                 .map(|(id, entry)| json!({ "id": id, "entry": entry }))
+                .collect())
+        }
+        Errand::Sinks => {
+            let sinks = ledger.sinks().map_err(|error| said(&error))?;
+            Ok(sinks
+                .into_iter()
+                .map(|view| {
+                    json!({
+                        "sink": view.sink,
+                        "records": view.cursor.records,
+                        "behind_entries": view.behind,
+                    })
+                })
                 .collect())
         }
         Errand::Backup { file } => {
