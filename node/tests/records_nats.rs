@@ -9,7 +9,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream;
-use async_nats::jetstream::stream::{Config, RawMessage};
+use async_nats::jetstream::message::StreamMessage;
+use async_nats::jetstream::stream::Config;
 use identity::SigningKey;
 use relay::Relay;
 use serde_json::{Value, json};
@@ -82,7 +83,7 @@ async fn stream(nats: &Nats) -> jetstream::stream::Stream {
 }
 
 /// Everything in the stream.
-fn messages(nats: &Nats) -> Vec<RawMessage> {
+fn messages(nats: &Nats) -> Vec<StreamMessage> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -92,7 +93,7 @@ fn messages(nats: &Nats) -> Vec<RawMessage> {
         let last = stream.info().await.unwrap().state.last_sequence;
         let mut messages = Vec::new();
         for sequence in 1..=last {
-            messages.push(stream.get_raw_message(sequence).await.unwrap().into());
+            messages.push(stream.get_raw_message(sequence).await.unwrap());
         }
         messages
     })

@@ -59,12 +59,10 @@ impl<R: Rows> Books<R> {
             Kind::Freeze | Kind::Unfreeze => {
                 self.freeze(&entry.account, entry.kind == Kind::Freeze)?;
             }
-            Kind::Uncollected | Kind::OldEpoch => {
+            memo if !memo.is_of_account() => {
                 self.append(entry.clone())?;
             }
-            Kind::Reserve | Kind::Release => {
-                return Err(Refusal::CannotReplay("what was set aside is not replayed").into());
-            }
+            _ => return Err(Refusal::CannotReplay("this kind of record is not done again").into()),
         }
         Ok(Outcome::Replayed)
     }
