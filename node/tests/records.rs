@@ -4,6 +4,9 @@
 
 mod relay;
 
+#[path = "../../ledger-postgres/tests/server/mod.rs"]
+mod server;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -18,6 +21,7 @@ use base64::engine::general_purpose::STANDARD;
 use identity::SigningKey;
 use metering::ledger::{Command as Order, Open, Outcome};
 use metering::{Embedded, LeaseId, Ledger, Msat, Rates, Report, Service, SessionId, Usage, Voucher};
+use parquet::file::reader::{FileReader, SerializedFileReader};
 use relay::{MILLIWAY, Relay};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -311,7 +315,8 @@ fn a_receiver_that_fails_hangs_and_breaks_off_gets_every_record_in_the_order_of_
         assert!(key.public_key().verify(&signed, &own));
     }
 
-    // Shown, and over.
+    // Shown, and over. Nothing was lost either.
+    assert_eq!(metric(&relay, r#"milliway_memo_msat{memo="uncollected"}"#), 0.0);
     assert!(metric(&relay, r#"milliway_records_failures_total{sink="webhook"}"#) >= 4.0);
     until("nothing is behind", || {
         metric(&relay, r#"milliway_records_behind_entries{sink="webhook"}"#) == 0.0
@@ -569,6 +574,47 @@ fn after_a_disaster_a_backup_and_the_records_since_are_the_books_as_they_were() 
         milliway(data.path(), &["issuer", "statement", "did:key:z6MkIssuer"]).unwrap(),
     );
 
+    // In Parquet it is the same bill, and so is a part of it.
+    let parquet = folder.path().join("usage.parquet");
+    let export = |more: &[&str]| {
+        let _ = std::fs::remove_file(&parquet);
+        let mut arguments = vec![
+            "usage",
+            "export",
+            "--format",
+            "parquet",
+            "--out",
+            parquet.to_str().unwrap(),
+        ];
+        arguments.extend(more);
+        milliway(data.path(), &arguments).unwrap();
+        let reader = SerializedFileReader::new(std::fs::File::open(&parquet).unwrap()).unwrap();
+        let rows: Vec<String> = reader
+            .get_row_iter(None)
+            .unwrap()
+            .map(|row| {
+                let row = row.unwrap();
+                let values = row.get_column_iter().map(|(_, value)| value.to_string());
+                values.collect::<Vec<_>>().join(",")
+            })
+            .collect();
+        rows
+    };
+    let rows: Vec<&str> = bill.lines().skip(1).collect();
+    assert_eq!(rows.len(), 3);
+    let money = |row: &str| row.rsplit(',').next().unwrap().to_owned();
+    let (of_csv, of_parquet): (Vec<_>, Vec<_>) = (
+        rows.iter().map(|row| money(row)).collect(),
+        export(&[]).iter().map(|row| money(row)).collect(),
+    );
+    assert_eq!(of_csv, of_parquet);
+    // A segment belongs to the period in which it was settled, not to that of its use.
+    let (first, second) = ("1764547003", "1764547011");
+    let part = export(&["--since", first, "--until", second, "--account", "anna"]);
+    assert_eq!(part.iter().map(|row| money(row)).collect::<Vec<_>>(), of_csv[..2]);
+    assert_eq!(export(&["--until", first]).len(), 0);
+    assert_eq!(export(&["--account", "ben"]).len(), 0);
+
     // The backup alone is less, and the page says what.
     let page = include_str!("../../docs/billing.md");
     let on_page = |start: &str, figures: [u64; 3]| {
@@ -591,6 +637,43 @@ fn after_a_disaster_a_backup_and_the_records_since_are_the_books_as_they_were() 
     let alone = tempfile::tempdir().unwrap();
     milliway(alone.path(), &["ledger", "restore", backup.to_str().unwrap()]).unwrap();
     on_page("| **`restore FILE`**", available(alone.path()));
+
+    // The same books, in a database.
+    let url = server::fresh();
+    let in_database = |arguments: &[&str]| {
+        let output = Command::new(MILLIWAY)
+            .args(arguments)
+            .args(["--data", alone.path().to_str().unwrap()])
+            .env("MILLIWAY_LEDGER__URL", &url)
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let said = in_database(&[
+        "ledger",
+        "restore",
+        backup.to_str().unwrap(),
+        "--journal",
+        file.to_str().unwrap(),
+        "--complete",
+    ]);
+    assert!(said.contains("tokens issued before now are accepted"), "{said}");
+    let shared = in_database(&["account", "list"]);
+    let shared: Vec<Value> = shared
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(shared, before);
+    let sinks: Value = serde_json::from_str(&in_database(&["usage", "sinks"])).unwrap();
+    assert_eq!(
+        sinks,
+        json!({ "sink": "file", "records": 10, "behind_entries": 0 })
+    );
 
     // The disaster.
     std::fs::rename(&books, folder.path().join("lost.redb")).unwrap();
