@@ -146,6 +146,14 @@ fn an_operator_credits_freezes_and_refunds_beside_running_nodes() {
         refunded["refunded_msat"].as_u64().unwrap() >= 49_000,
         "{refunded}"
     );
+    // Once more: there is nothing to pay back, and nothing wrong with that. Without `--all` it is refused.
+    assert_eq!(account(&["refund", did, "--reason", "leaves", "--all"]), refunded);
+    let nothing = milliway(
+        &url,
+        &there_data,
+        &["account", "refund", did, "--reason", "leaves"],
+    );
+    assert!(nothing.unwrap_err().contains("exhausted"));
     let refused = here.signed(&anna, Some(&token), "POST", "/whip/den/anna", offer().as_bytes());
     assert_eq!(refused.slug(), "account-frozen");
     let proof = milliway(&url, here.data.path(), &["ledger", "verify"]);
