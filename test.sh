@@ -85,6 +85,7 @@ openssl openssl
 certutil libnss3-tools
 nft nftables
 tcpdump tcpdump
+nats-server nats-server
 cc gcc
 c++ g++
 node nodejs
@@ -162,6 +163,7 @@ fi
 export MILLIWAY_BIN="$target/release/milliway"
 if wants rust; then gate "postgresql started" start_postgres; fi
 if wants rust; then cargo_tests "rust" --workspace --exclude loadtest; fi
+if wants rust; then cargo_tests "nats" -p milliway --features nats --test records_nats; fi
 if wants interop; then cargo_tests "interop" -p loadtest; fi
 if wants web || wants e2e; then gate "npm packages" npm_packages; fi
 if wants web; then node_tests "web" 120 web/tests/unit/*.test.mjs; fi

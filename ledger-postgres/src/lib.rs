@@ -13,10 +13,12 @@
 
 mod link;
 mod load;
+mod outbox;
 mod page;
 mod read;
 mod reports;
 mod schema;
+mod tls;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,8 +26,9 @@ use std::time::{Duration, Instant};
 
 use metering::lease::RECLAIM_AFTER;
 use metering::ledger::{
-    AccountView, Books, Command, Denied, DumpRow, Entry, EntryId, Fault, IssuerLimits, LeaseView, Ledger,
-    LedgerError, News, Outcome, Proof, RECOVERY_REASON, Recovery, Refusal, SignedReceipt, Tally, Totals,
+    AccountView, Books, Command, Cursor, Denied, DumpRow, Entry, EntryId, Fault, IssuerLimits, LeaseView,
+    Ledger, LedgerError, News, Outcome, Proof, RECOVERY_REASON, Recovery, Refusal, SignedReceipt, SinkView,
+    Tally, Totals, Unsent,
 };
 use metering::receipt::Receipt;
 use metering::{AccountId, LeaseId, SessionId};
@@ -111,12 +114,8 @@ impl Postgres {
     /// Connects, brings the tables up to date, takes the node's seat, and settles what it had left open.
     pub fn open(url: &str, options: Options, now: u64) -> Result<(Self, Recovery), LedgerError> {
         let mut ledger = Self::connect(url, options, Seat::default())?;
+        ledger.migrate()?;
         ledger.wait(async |ledger| {
-            retry(async || {
-                let migrated = schema::migrate(&ledger.link).await;
-                roll_back(&ledger.link, migrated).await
-            })
-            .await?;
             retry(async || {
                 let seated = ledger.take_seat(false).await;
                 roll_back(&ledger.link, seated).await
@@ -147,8 +146,19 @@ impl Postgres {
     /// Connects to look, or to copy: takes no seat, so that every commit is refused.
     pub fn look(url: &str) -> Result<Self, LedgerError> {
         let ledger = Self::connect(url, Options::new(""), Seat::default())?;
-        ledger.wait(async |ledger| schema::migrate(&ledger.link).await)?;
+        ledger.migrate()?;
         Ok(ledger)
+    }
+
+    /// Makes the tables, or brings them up to date, beside others who do the same.
+    fn migrate(&self) -> Result<(), LedgerError> {
+        self.wait(async |ledger| {
+            retry(async || {
+                let migrated = schema::migrate(&ledger.link).await;
+                roll_back(&ledger.link, migrated).await
+            })
+            .await
+        })
     }
 
     /// The node's place, to be shown to `reopen`.
@@ -462,6 +472,7 @@ impl Ledger for Postgres {
             let taken_over =
                 self.commit(work, |books, found| books.recover(&found.orphans, PRESUMED_DEAD))?;
             news.taken_over += taken_over.leases;
+            news.at_risk = news.at_risk.saturating_add(taken_over.at_risk);
         }
         Ok(news)
     }
@@ -526,6 +537,20 @@ impl Ledger for Postgres {
 
     fn journal(&self, after: Option<EntryId>, most: usize) -> Result<Vec<(EntryId, Entry)>, LedgerError> {
         self.wait(async |ledger| read::journal(&ledger.link, after, most).await)
+    }
+
+    fn unsent(&mut self, sink: &str, most: usize) -> Result<Option<Unsent>, LedgerError> {
+        let holder = self.seat.get().holder;
+        self.wait(async |ledger| outbox::unsent(&ledger.link, sink, &holder, most).await)
+    }
+
+    fn sent(&mut self, sink: &str, cursor: &Cursor) -> Result<bool, LedgerError> {
+        let holder = self.seat.get().holder;
+        self.wait(async |ledger| outbox::sent(&ledger.link, sink, &holder, cursor).await)
+    }
+
+    fn sinks(&self) -> Result<Vec<SinkView>, LedgerError> {
+        self.wait(async |ledger| outbox::sinks(&ledger.link).await)
     }
 
     fn verify(&self) -> Result<Proof, Fault> {

@@ -7,8 +7,11 @@ use std::time::Duration;
 
 use metering::ledger::LedgerError;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Config, NoTls, Row, Statement};
+use tokio_postgres::{Client, Config, NoTls, Row, Socket, Statement};
+
+use crate::tls::{Address, address};
 
 /// The server gives up on a statement after this; the node goes on inside its leases meanwhile.
 const STATEMENT_TIME: Duration = Duration::from_secs(4);
@@ -34,14 +37,13 @@ pub(crate) struct Link {
 impl Link {
     /// Connects. The driver of the connection runs on the caller's runtime.
     pub(crate) async fn open(url: &str) -> Result<Self, LedgerError> {
-        let mut config: Config = url
-            .parse()
-            .map_err(|error: tokio_postgres::Error| LedgerError::Storage(Box::new(error)))?;
+        let Address { mut config, tls } = address(url)?;
         config.connect_timeout(CONNECT_TIME);
         config.application_name("milliway");
-        let connected = tokio::time::timeout(PATIENCE, config.connect(NoTls)).await;
-        let (client, connection) = connected.map_err(|_| silent())?.map_err(storage)?;
-        tokio::spawn(connection);
+        let client = match tls {
+            Some(tls) => connect(&config, tls).await?,
+            None => connect(&config, NoTls).await?,
+        };
         let link = Self {
             client,
             statements: RefCell::default(),
@@ -77,6 +79,19 @@ impl Link {
         };
         self.client.query(&statement, arguments).await.map_err(storage)
     }
+}
+
+async fn connect<T>(config: &Config, tls: T) -> Result<Client, LedgerError>
+where
+    T: MakeTlsConnect<Socket> + 'static,
+    T::Stream: Send + 'static,
+    T::TlsConnect: Send,
+    <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
+{
+    let connected = tokio::time::timeout(PATIENCE, config.connect(tls)).await;
+    let (client, connection) = connected.map_err(|_| silent())?.map_err(storage)?;
+    tokio::spawn(connection);
+    Ok(client)
 }
 
 /// An error of the driver's, with what it is about in words: its own `Display` leaves the cause out.

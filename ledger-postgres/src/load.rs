@@ -9,6 +9,7 @@ use metering::LeaseId;
 use metering::ledger::{DumpRow, LeaseState, LedgerError, Renumbering, Sums, Tally};
 
 use crate::link::Link;
+use crate::outbox;
 use crate::page::{self, LEASE_BITS, NodeRow, Page};
 
 /// The name of the node that is gone.
@@ -68,7 +69,7 @@ pub(crate) async fn load(
     .await?;
     let mut renumbering = Renumbering::new(shard as u32);
     let mut page = Page::of(shard as u32);
-    let (mut open, mut tallies) = (Vec::new(), BTreeMap::<String, Tally>::new());
+    let (mut open, mut sinks, mut tallies) = (Vec::new(), Vec::new(), BTreeMap::<String, Tally>::new());
     for row in rows {
         let row = renumbering.take(row)?;
         match row {
@@ -79,6 +80,7 @@ pub(crate) async fn load(
                 open.push(id);
                 page.bring(row);
             }
+            DumpRow::Sink(sink, cursor) => sinks.push((sink, cursor)),
             row => page.bring(row),
         }
     }
@@ -87,6 +89,9 @@ pub(crate) async fn load(
     // The flush counts itself as one.
     page.node.commits = commits.saturating_sub(1);
     page.flush(link, &Sums::default(), &tallies).await?;
+    for (sink, cursor) in sinks {
+        outbox::put(link, &sink, &cursor).await?;
+    }
     if let Some(restored) = restored {
         link.query(
             "UPDATE counters SET value = $1 WHERE name = 'restored'",

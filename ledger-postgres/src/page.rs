@@ -83,6 +83,12 @@ impl Keys {
                     keys.accounts.insert(account.as_str().to_owned());
                     keys.closing.insert(account.as_str().to_owned());
                 }
+                Command::Replay(record) => {
+                    record.claims.iter().for_each(|voucher| keys.voucher(voucher));
+                    keys.accounts.insert(record.entry.account.as_str().to_owned());
+                    keys.sessions
+                        .extend(record.entry.session.map(|session| session.to_string()));
+                }
                 Command::KeepReceipt { session, receipt } => {
                     keys.receipts.push((session.to_string(), number(receipt.number)));
                 }
@@ -351,8 +357,8 @@ impl Page {
                 self.denied.insert(denied, Slot::new(()));
                 self.deny_changes += 1;
             }
-            // Tallies are no rows of a page: they only ever add up.
-            DumpRow::Issuer(..) => {}
+            // Tallies are no rows of a page: they only ever add up. Sinks are written by who loads.
+            DumpRow::Issuer(..) | DumpRow::Sink(..) => {}
         }
     }
 

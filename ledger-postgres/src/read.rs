@@ -11,6 +11,7 @@ use metering::{AccountId, LeaseId, Msat, SessionId};
 
 use crate::Dead;
 use crate::link::Link;
+use crate::outbox;
 use crate::page::{self, NodeRow, parse};
 
 /// Every statement until its end sees the same moment, and nobody waits for it.
@@ -249,7 +250,11 @@ pub(crate) async fn dump(
     denied(link)
         .await?
         .into_iter()
-        .try_for_each(|denied| to(DumpRow::Denied(denied)))
+        .try_for_each(|denied| to(DumpRow::Denied(denied)))?;
+    outbox::sinks(link)
+        .await?
+        .into_iter()
+        .try_for_each(|view| to(DumpRow::Sink(view.sink, view.cursor)))
 }
 
 fn session(name: &str) -> Result<SessionId, LedgerError> {

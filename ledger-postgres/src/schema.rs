@@ -49,7 +49,7 @@ CREATE TABLE journal (
     row jsonb NOT NULL,
     PRIMARY KEY (shard, number)
 );
-CREATE INDEX journal_of_account ON journal (account);
+CREATE INDEX journal_number_of_account ON journal (account, ((row->>'number')::int8));
 CREATE TABLE issuers (
     shard int4 NOT NULL,
     iss text NOT NULL,
@@ -62,6 +62,7 @@ CREATE TABLE issuers (
 CREATE TABLE issuer_locks (iss text PRIMARY KEY);
 CREATE TABLE receipts (session text NOT NULL, number int4 NOT NULL, row jsonb NOT NULL, PRIMARY KEY (session, number));
 CREATE TABLE denied (kind text NOT NULL, value text NOT NULL, PRIMARY KEY (kind, value));
+CREATE TABLE sinks (sink text PRIMARY KEY, holder text, row jsonb NOT NULL);
 CREATE TABLE counters (name text PRIMARY KEY, value int8 NOT NULL);
 INSERT INTO counters VALUES ('deny', 0), ('freeze', 0), ('restored', 0);
 "];

@@ -8,11 +8,11 @@
 
 mod server;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use ledger_postgres::{Options, Postgres};
-use metering::ledger::{Command, LedgerError, Open, Outcome, Refusal};
+use metering::ledger::{Command, Cursor, Entry, EntryId, LedgerError, Open, Outcome, Refusal};
 use metering::{LeaseId, Ledger, Msat, Rates, Report, Service, SessionId, Usage, Voucher, meter};
 
 const RATES: Rates = Rates {
@@ -71,6 +71,11 @@ struct World {
     sessions: u64,
     /// Used, and never reported by a node that died.
     lost: u64,
+    /// What a sink of usage records was given, each entry once, in the order in which it first came.
+    delivered: Vec<(EntryId, Entry)>,
+    seen: BTreeSet<EntryId>,
+    /// What each node has delivered and not noted yet.
+    noted: [Option<Cursor>; NODES],
 }
 
 impl World {
@@ -99,6 +104,68 @@ impl World {
             used: BTreeMap::new(),
             sessions: 0,
             lost: 0,
+            delivered: Vec::new(),
+            seen: BTreeSet::new(),
+            noted: [const { None }; NODES],
+        }
+    }
+
+    /// A node notes what it delivered before, which is late by any number of steps, or delivers more; or neither.
+    fn deliver(&mut self) {
+        let (place, most) = (
+            self.luck.below(NODES as u64) as usize,
+            1 + self.luck.below(8) as usize,
+        );
+        let Some(books) = &mut self.nodes[place] else {
+            return;
+        };
+        if let Some(cursor) = self.noted[place].take() {
+            books.sent("webhook", &cursor).unwrap();
+        } else if let Some(unsent) = books.unsent("webhook", most).unwrap() {
+            let mut cursor = unsent.cursor;
+            for leaving in unsent.entries {
+                cursor.pass(leaving.id);
+                if self.seen.insert(leaving.id) {
+                    self.delivered.push((leaving.id, leaving.entry));
+                }
+            }
+            self.noted[place] = Some(cursor);
+        }
+    }
+
+    fn is_delivered(&self) -> bool {
+        let books = self.nodes.iter().flatten().next().unwrap();
+        books
+            .sinks()
+            .unwrap()
+            .first()
+            .is_some_and(|sink| sink.behind == 0)
+    }
+
+    /// Whatever happened: every entry of every journal came out, and each account's in the order of their numbers.
+    fn nothing_was_left_out(&mut self) {
+        // Who held the sink may be presumed dead by now: in the end somebody takes it.
+        for _ in 0..100_000 {
+            if self.noted.iter().all(Option::is_none) && self.is_delivered() {
+                break;
+            }
+            self.deliver();
+        }
+        let books = self.nodes.iter().flatten().next().unwrap();
+        let journal: BTreeSet<EntryId> = books
+            .journal(None, usize::MAX)
+            .unwrap()
+            .into_iter()
+            .map(|(id, _)| id)
+            .collect();
+        assert_eq!(self.seen, journal, "seed {}", self.seed);
+        let mut numbers: BTreeMap<&str, u64> = BTreeMap::new();
+        for (id, entry) in &self.delivered {
+            if let Some(number) = entry.number {
+                let last = numbers.entry(entry.account.as_str()).or_default();
+                assert_eq!(number, *last + 1, "seed {}: {id}", self.seed);
+                *last = number;
+            }
         }
     }
 
@@ -180,6 +247,7 @@ impl World {
                 // Killed, and started again: it settles what it had reported.
                 let gone: Vec<LeaseId> = self.of(place);
                 gone.into_iter().for_each(|id| self.bury(id));
+                self.noted[place] = None;
                 self.nodes[place] = None;
                 let options = Options::new(format!("node-{place}"));
                 self.nodes[place] = Some(Postgres::open(&self.url, options, self.unix_ns).unwrap().0);
@@ -344,6 +412,7 @@ fn history(seed: u64) {
     let mut world = World::new(seed);
     for _ in 0..STEPS {
         world.step();
+        world.deliver();
         world.audit();
     }
     // Everybody lives again, and everything ends.
@@ -353,6 +422,7 @@ fn history(seed: u64) {
         world.settle();
     }
     world.audit();
+    world.nothing_was_left_out();
     let books = world.nodes[0].as_ref().unwrap();
     let (mut spent, mut used) = (0, 0);
     for account in books.accounts().unwrap() {

@@ -14,7 +14,9 @@ mod books;
 mod dump;
 mod embedded;
 mod journal;
+mod outbox;
 mod recovery;
+mod replay;
 mod settle;
 mod verify;
 
@@ -31,7 +33,9 @@ pub use books::{
 pub use dump::{DumpRow, Renumbering};
 pub use embedded::{Embedded, verify};
 pub use journal::{Entry, EntryId, Kind, VoucherName};
+pub use outbox::{Cursor, Leaving, SinkView, Unsent, in_account_order};
 pub use recovery::{REASON as RECOVERY_REASON, Recovery};
+pub use replay::Record;
 pub use settle::receipt;
 pub use verify::{Fault, Proof, Prover};
 pub use vouchers::{Credited, VoucherRow};
@@ -94,6 +98,16 @@ pub trait Ledger: Send {
     /// The usage journal after an entry, or from its beginning, at most `most` entries; one node's after another's.
     fn journal(&self, after: Option<EntryId>, most: usize) -> Result<Vec<(EntryId, Entry)>, LedgerError>;
 
+    /// What a sink of usage records has not acknowledged, at most `most` entries of each journal; a sink that is new
+    /// begins at the journal's beginning. None: another node delivers to it.
+    fn unsent(&mut self, sink: &str, most: usize) -> Result<Option<Unsent>, LedgerError>;
+
+    /// A sink has acknowledged everything before this. False: another node delivers to it now.
+    fn sent(&mut self, sink: &str, cursor: &Cursor) -> Result<bool, LedgerError>;
+
+    /// Every sink there ever was, and how far it is.
+    fn sinks(&self) -> Result<Vec<SinkView>, LedgerError>;
+
     /// Replays the journal and proves that the books balance, at every commit and now.
     fn verify(&self) -> Result<Proof, Fault>;
 
@@ -121,6 +135,8 @@ pub struct News {
     pub freeze_version: u64,
     /// Leases of other nodes that were taken back just now.
     pub taken_over: usize,
+    /// Revenue that may be lost with them, as in [`Recovery::at_risk`].
+    pub at_risk: Msat,
 }
 
 /// One thing to do to the books.
@@ -188,6 +204,8 @@ pub enum Command {
         /// Why.
         reason: String,
     },
+    /// Do again what a record says was done after the backup that these books were filled from.
+    Replay(Box<Record>),
     /// Keep a signed receipt.
     KeepReceipt {
         /// The session.
@@ -274,6 +292,8 @@ pub enum Outcome {
     Frozen(bool),
     /// Of `KeepReceipt`: false where there is one of that number.
     Kept(bool),
+    /// Of `Replay`.
+    Replayed,
     /// Of `Deny`.
     Denied {
         /// Whether the list changed.
@@ -316,6 +336,9 @@ pub enum Refusal {
     /// The session's receipt is as long as one may be.
     #[error("the session has been through too many leases; open another one")]
     ReceiptFull,
+    /// A record that says too little, or what cannot be.
+    #[error("it cannot be replayed: {0}")]
+    CannotReplay(&'static str),
     /// No such lease, or it has ended.
     #[error("there is no such open lease")]
     NoSuchLease,

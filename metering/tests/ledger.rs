@@ -632,3 +632,26 @@ fn two_nodes_that_report_the_same_lease_bill_it_once() {
     one(&mut books, closed(report(lease, 3, 0, 6), true)).unwrap();
     assert_eq!(money(&books).2, 40);
 }
+
+#[test]
+fn after_a_kill_the_books_say_what_it_may_have_cost_the_operator() {
+    let at_risk = |bytes: u64, seconds: u64| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.redb");
+        let (mut books, _) = Embedded::open(&path, 1).unwrap();
+        let (lease, _) = opened(&mut books, open(1, Some(voucher("a", 10_000))));
+        one(&mut books, Command::Report(report(lease, 1, bytes, seconds))).unwrap();
+        drop(books);
+        let (_, recovery) = Embedded::open(&path, 3).unwrap();
+        assert_eq!(recovery.leases, 1);
+        recovery.at_risk.get()
+    };
+    // 4 MB and 5 s: 200 + 40 msat, 48 a second; but a lease of 175 has nothing left.
+    assert_eq!(at_risk(4_000_000, 5), 0);
+    // 1 MB and 5 s: 50 + 40 msat, 18 a second, and 85 are left.
+    assert_eq!(at_risk(1_000_000, 5), 18);
+    // 3 MB and 1 s: 158 msat a second, and 17 are left.
+    assert_eq!(at_risk(3_000_000, 1), 17);
+    // Nothing was reported yet: nothing is known.
+    assert_eq!(at_risk(0, 0), 0);
+}

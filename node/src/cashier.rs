@@ -10,6 +10,7 @@ pub(crate) mod backup;
 mod desk;
 pub(crate) mod errand;
 mod live;
+mod losses;
 mod notice;
 pub(crate) mod place;
 mod renewal;
@@ -219,11 +220,24 @@ enum Message {
     Subscribe(SessionId, mpsc::Sender<Notice>),
     /// Whatever an operator wants of the books.
     Ledger(LedgerWork),
+    /// What carries the journal out of the house, which moves no account.
+    Outbox(LedgerWork),
     Drain(oneshot::Sender<()>),
 }
 
 /// What an operator does to the books: it gets them, if they are open, and the time.
 type LedgerWork = Box<dyn FnOnce(Option<&mut dyn Ledger>, u64) + Send>;
+
+fn work<T: Send + 'static>(
+    errand: impl FnOnce(&mut dyn Ledger, u64) -> T + Send + 'static,
+    reply: Reply<T>,
+) -> LedgerWork {
+    Box::new(move |ledger, unix_ns| {
+        let done = ledger.map(|ledger| errand(ledger, unix_ns));
+        // Whoever does not wait any more does not need the answer.
+        let _ = reply.send(done.ok_or(Refused::LedgerUnavailable));
+    })
+}
 
 type Reply<T> = oneshot::Sender<Result<T, Refused>>;
 
@@ -291,14 +305,15 @@ impl CashierHandle {
         &self,
         errand: impl FnOnce(&mut dyn Ledger, u64) -> T + Send + 'static,
     ) -> Result<T, Refused> {
-        self.ask(|reply| {
-            Message::Ledger(Box::new(move |ledger, unix_ns| {
-                let done = ledger.map(|ledger| errand(ledger, unix_ns));
-                // Whoever does not wait any more does not need the answer.
-                let _ = reply.send(done.ok_or(Refused::LedgerUnavailable));
-            }))
-        })
-        .await
+        self.ask(|reply| Message::Ledger(work(errand, reply))).await
+    }
+
+    /// Reads the journal for a sink of usage records, or moves the sink's cursor.
+    pub(crate) async fn outbox<T: Send + 'static>(
+        &self,
+        errand: impl FnOnce(&mut dyn Ledger, u64) -> T + Send + 'static,
+    ) -> Result<T, Refused> {
+        self.ask(|reply| Message::Outbox(work(errand, reply))).await
     }
 
     /// Whether the ledger answers.
@@ -353,9 +368,12 @@ pub(crate) fn open(config: CashierConfig, unix_ns: u64) -> Result<(CashierHandle
             leases = recovery.leases,
             earned_msat = recovery.earned.get(),
             released_msat = recovery.released.get(),
-            "the relay had been killed: settled what was reported, released the rest"
+            at_risk_msat = recovery.at_risk.get(),
+            "the relay had been killed: settled what was reported, released the rest; at most about at_risk_msat was \
+             used and never reported"
         );
     }
+    losses::count_recovered(recovery.leases, recovery.at_risk);
     let (sender, queue) = channel();
     let (queued, up) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(true)));
     let handle = CashierHandle {

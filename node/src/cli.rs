@@ -5,7 +5,9 @@ mod check;
 mod deny;
 mod did;
 mod ledger;
+mod parquet;
 mod policy;
+mod replay;
 mod token;
 
 use std::net::{IpAddr, SocketAddr};

@@ -410,6 +410,36 @@ settings! {
         /// its tokens are refused. 0 means no limit.
         issuer_outstanding_max_msat: u64 = 0, in 0..=BALANCE_MAX;
     }
+    /// Usage records, which leave the relay as CloudEvents, at least once and in the order of each account. A sink that is
+    /// down loses nothing. See docs/billing.md.
+    records: Records {
+        /// A file that records are appended to, one JSON object a line. It may be moved away at any time: the next record
+        /// begins a new one. Empty means none.
+        file: String = String::new();
+        /// An https URL that records are posted to. Empty means none.
+        webhook: String = String::new();
+        /// Records in one request at most. 1 sends each by itself (application/cloudevents+json), more send a list
+        /// (application/cloudevents-batch+json).
+        webhook_records_max: u64 = 100, in 1..=500;
+        /// The receiver has this long to answer.
+        webhook_timeout_seconds: u64 = 20, in 1..=60;
+        /// File with a shared secret (`whsec_...`, Standard Webhooks), for a `v1` signature beside that of the relay's own
+        /// key. Empty means none.
+        webhook_secret_file: String = String::new();
+        /// A PEM file with the certificate authorities to trust for the webhook, in place of the system's.
+        webhook_ca_file: String = String::new();
+        /// Hosts that are not looked up in DNS, like "records.example=10.1.0.7".
+        webhook_hosts: Vec<HostAddress> = Vec::new();
+        /// Addresses that records may be posted to although they are not public, like "10.1.0.0/16".
+        webhook_allow_addresses: Vec<Network> = Vec::new();
+        /// A NATS server with JetStream, like "nats://nats.example:4222", for a program built with the feature `nats`.
+        /// Empty means none.
+        nats: String = String::new();
+        /// The subject that records are published under; a stream must have it.
+        nats_subject: String = "milliway.records".into();
+        /// Who records are from (`source`); the same on all nodes that share a ledger. Empty means the relay's DID.
+        source: String = String::new();
+    }
     /// What happens as a balance runs low, by how many seconds it would last at full quality.
     ladder: Ladder {
         /// Below this the client is warned.

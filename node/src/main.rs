@@ -19,6 +19,7 @@ mod money;
 mod names;
 mod policy;
 mod quic;
+mod records;
 mod registry;
 mod relay;
 mod renegotiation;

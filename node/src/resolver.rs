@@ -4,8 +4,8 @@
 //! What is worth fetching is not decided here: identity names it, issuer before holder ([`identity::token::lacking`]).
 
 mod alias;
-mod https;
-mod names;
+pub(crate) mod https;
+pub(crate) mod names;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -23,6 +23,7 @@ use crate::http::dsip_socket::Away;
 use crate::http::metrics::Metrics;
 use crate::http::source_limit::SourceLimit;
 use crate::policy::{Caps, Policies};
+use crate::records::{self, Sink};
 use crate::registry::Registry;
 use crate::relay::Relay;
 use crate::resolver::Resolver;
@@ -137,6 +138,7 @@ pub(crate) async fn start(
     let quic_at = endpoint
         .local_addr()
         .map_err(|error| format!("quic {listen}: {error}"))?;
+    let sinks = Sink::of(&config, &key)?;
     let prices = prices(&config);
     let node = match config.ledger.node.as_str() {
         "" => key.did().as_str(),
@@ -249,6 +251,9 @@ pub(crate) async fn start(
     tokio::spawn(tidy(relay.clone()));
     tokio::spawn(relay.clone().follow_denials());
     tokio::spawn(relay.clone().follow_lists());
+    for sink in sinks {
+        tokio::spawn(records::deliver(relay.clone(), sink));
+    }
     Ok(Running {
         relay,
         http,

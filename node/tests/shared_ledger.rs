@@ -146,6 +146,14 @@ fn an_operator_credits_freezes_and_refunds_beside_running_nodes() {
         refunded["refunded_msat"].as_u64().unwrap() >= 49_000,
         "{refunded}"
     );
+    // Once more: there is nothing to pay back, and nothing wrong with that. Without `--all` it is refused.
+    assert_eq!(account(&["refund", did, "--reason", "leaves", "--all"]), refunded);
+    let nothing = milliway(
+        &url,
+        &there_data,
+        &["account", "refund", did, "--reason", "leaves"],
+    );
+    assert!(nothing.unwrap_err().contains("exhausted"));
     let refused = here.signed(&anna, Some(&token), "POST", "/whip/den/anna", offer().as_bytes());
     assert_eq!(refused.slug(), "account-frozen");
     let proof = milliway(&url, here.data.path(), &["ledger", "verify"]);
@@ -198,4 +206,103 @@ fn a_crash_of_the_database_loses_no_credit_and_the_nodes_come_back_by_themselves
     assert_eq!(sum.iter().sum::<u64>(), credited, "{account}");
     let proof = milliway(&url, nodes[1].data.path(), &["ledger", "verify"]);
     assert!(proof.is_ok(), "{proof:?}");
+}
+
+#[test]
+fn a_loss_on_any_node_is_shown_and_told_once_by_the_others() {
+    use ledger_postgres::{Options, Postgres};
+    use metering::ledger::{Command as Order, Open, Outcome};
+    use metering::{LeaseId, Ledger, Msat, Rates, Report, Service, SessionId, Usage, Voucher};
+
+    let url = server::fresh();
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    let environment = [
+        ("MILLIWAY_LEDGER__URL", url.as_str()),
+        ("MILLIWAY_LEDGER__NODE", "a"),
+    ];
+    let relay = Relay::start_logging_with(std::fs::File::create(&log).unwrap(), &environment);
+    let shown = || {
+        let text = relay.get("/metrics").text().to_owned();
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(r#"milliway_memo_msat{memo="old-epoch"} "#));
+        line.map(|value| value.parse::<f64>().unwrap())
+    };
+    let until = |what: &str, holds: &dyn Fn() -> bool| {
+        let end = Instant::now() + Duration::from_secs(30);
+        while !holds() {
+            assert!(Instant::now() < end, "never: {what}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    };
+    until("the memo is looked at", &|| shown() == Some(0.0));
+
+    // Another node's lease is taken back, and it reports what it had used by then.
+    let (mut other, _) = Postgres::open(&url, Options::new("b"), 1).unwrap();
+    let voucher = Voucher {
+        iss: "did:key:z6MkIssuer".into(),
+        jti: "a".into(),
+        sub: "anna".into(),
+        payer: None,
+        aud: "did:key:z6MkRelay".into(),
+        balance: Msat::new(1_000),
+        account: "anna".into(),
+        refundable: true,
+    };
+    let open = Order::Open(Box::new(Open {
+        session: SessionId::new(1),
+        account: "anna".into(),
+        voucher: Some(voucher),
+        service: Service::Sfu,
+        tariff: "sfu-1".into(),
+        rates: Rates {
+            out: 50,
+            in_: 0,
+            second: 8,
+        },
+        want: Msat::new(100),
+        minimum: Msat::new(42),
+        cap: None,
+    }));
+    let lease: LeaseId = match other.apply(&[open], 2).unwrap().remove(0) {
+        Ok(Outcome::Opened { lease, .. }) => lease,
+        outcome => panic!("{outcome:?}"),
+    };
+    let reason = "test".to_owned();
+    other.apply(&[Order::Reclaim { lease, reason }], 3).unwrap()[0]
+        .as_ref()
+        .unwrap();
+    let report = Report {
+        lease,
+        session: SessionId::new(1),
+        epoch: 0,
+        sequence: 1,
+        segment: 0,
+        usage: Usage {
+            bytes_out: 1_000_000,
+            bytes_in: 0,
+            nanoseconds: 1_000_000_000,
+            debit: Msat::ZERO,
+        },
+        granted: Msat::ZERO,
+        exhausted: false,
+        renew: false,
+        closed: false,
+        held: false,
+        last: false,
+    };
+    other.apply(&[Order::Report(report)], 4).unwrap()[0]
+        .as_ref()
+        .unwrap();
+    until("the loss is shown", &|| shown() == Some(58.0));
+    until("the loss is told", &|| {
+        std::fs::read_to_string(&log)
+            .unwrap()
+            .contains("the loss memo has grown")
+    });
+    std::thread::sleep(Duration::from_secs(6));
+    let told = std::fs::read_to_string(&log).unwrap();
+    assert_eq!(told.matches("the loss memo has grown").count(), 1, "once");
+    assert!(told.contains("msat=58"), "{told}");
 }

@@ -20,20 +20,21 @@ const WATCH: &str = r#"
 set -e
 cd "$1"
 "$2/initdb" -D data -U milliway -A trust --no-sync >initdb.log 2>&1 || { cat initdb.log >&2; exit 1; }
+[ -z "$4" ] || printf "$4" >data/own_hba.conf
 start() {
-    "$2/postgres" -D data -k "$1" -c listen_addresses= -c fsync=on -c max_connections=60 >>server.log 2>&1 &
+    "$2/postgres" -D data -k "$1" -c listen_addresses= -c fsync=on -c max_connections=60 $3 >>server.log 2>&1 &
     server=$!
     for _ in $(seq 200); do
-        "$2/pg_isready" -q -h "$1" && { echo ready; break; }
+        "$2/pg_isready" -q -h "$1" -p "${5:-5432}" && { echo ready; break; }
         sleep 0.05
     done
 }
-start "$1" "$2"
+start "$@"
 # Each line is a crash: every process of the server ends at once, and what was committed is recovered from its log.
 while read -r _; do
     kill -QUIT $server
     wait $server || true
-    start "$1" "$2"
+    start "$@"
 done
 kill -INT $server
 wait $server || true
@@ -45,12 +46,18 @@ pub(crate) struct Own {
     url: String,
     stdin: ChildStdin,
     lines: BufReader<ChildStdout>,
+    port: u16,
 }
 
 impl Own {
     /// Where it is.
     pub(crate) fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Its TCP port, if it has one.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     /// Crashes it, and starts it again.
@@ -91,10 +98,39 @@ fn unprivileged() -> Option<(u32, u32)> {
 
 /// Starts one.
 pub(crate) fn start() -> Own {
+    start_in(&tempfile::tempdir().unwrap().keep(), "", "", None)
+}
+
+/// Starts one that also listens on a port of 127.0.0.1, and there takes nobody without TLS. With its certificate and key.
+pub(crate) fn start_with_tls(certificate: &str, key: &str) -> Own {
     let folder = tempfile::tempdir().unwrap().keep();
+    // Free a moment ago; another process would have to take it in between.
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    for (name, text) in [("server.crt", certificate), ("server.key", key)] {
+        let path = folder.join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        if let Some((user, group)) = unprivileged() {
+            chown(&path, Some(user), Some(group)).unwrap();
+        }
+    }
+    let folder_name = folder.display();
+    let options = format!(
+        "-c listen_addresses=127.0.0.1 -c port={port} -c ssl=on -c ssl_cert_file={folder_name}/server.crt \
+         -c ssl_key_file={folder_name}/server.key -c hba_file={folder_name}/data/own_hba.conf"
+    );
+    let rules = "local all all trust\nhostssl all all 127.0.0.1/32 trust\n";
+    start_in(&folder, &options, rules, Some(port))
+}
+
+fn start_in(folder: &std::path::Path, options: &str, rules: &str, port: Option<u16>) -> Own {
     let mut command = Command::new("sh");
     if let Some((user, group)) = unprivileged() {
-        chown(&folder, Some(user), Some(group)).unwrap();
+        chown(folder, Some(user), Some(group)).unwrap();
         command.uid(user).gid(group);
     }
     #[expect(
@@ -103,8 +139,10 @@ pub(crate) fn start() -> Own {
     )]
     let mut child = command
         .args(["-c", WATCH, "postgres-for-tests"])
-        .arg(&folder)
+        .arg(folder)
         .arg(programs())
+        .args([options, rules])
+        .args(port.map(|port| port.to_string()))
         .current_dir("/")
         // Not a signal of the terminal's, but the closed pipe is to end it.
         .process_group(0)
@@ -117,6 +155,7 @@ pub(crate) fn start() -> Own {
         url: format!("postgres://milliway@{host}/postgres"),
         stdin: child.stdin.take().unwrap(),
         lines: BufReader::new(child.stdout.take().unwrap()),
+        port: port.unwrap_or_default(),
     };
     own.wait();
     own

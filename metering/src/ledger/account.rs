@@ -212,9 +212,26 @@ impl<R: Rows> Books<R> {
 
     /// Pays back what is available and refundable. What is set aside for live sessions is not available.
     pub(super) fn refund(&mut self, account: &AccountId, reason: &str) -> Result<Outcome, Stop> {
-        let mut row = self.account(account)?;
+        let row = self.account(account)?;
         let msat = row.refundable();
         if msat.is_zero() {
+            return Err(Refusal::BalanceExhausted {
+                available: row.available,
+            }
+            .into());
+        }
+        self.pay_back(account, msat, reason)
+    }
+
+    /// Pays so much back, which must be there and refundable.
+    pub(super) fn pay_back(
+        &mut self,
+        account: &AccountId,
+        msat: Msat,
+        reason: &str,
+    ) -> Result<Outcome, Stop> {
+        let mut row = self.account(account)?;
+        if row.refundable() < msat {
             return Err(Refusal::BalanceExhausted {
                 available: row.available,
             }

@@ -391,6 +391,7 @@ impl<R: Rows> Books<R> {
             Command::CloseAccount { account, reason } => self.close_account(account, reason),
             Command::Freeze { account, frozen } => self.freeze(account, *frozen),
             Command::Refund { account, reason } => self.refund(account, reason),
+            Command::Replay(record) => self.replay(record),
             Command::KeepReceipt { session, receipt } => self
                 .rows
                 .put_receipt(*session, receipt)
@@ -463,7 +464,7 @@ impl<R: Rows> Books<R> {
             .is_some_and(|issued| issued <= ISSUED_MAX)
     }
 
-    fn append(&mut self, mut entry: Entry) -> Result<EntryId, LedgerError> {
+    pub(super) fn append(&mut self, mut entry: Entry) -> Result<EntryId, LedgerError> {
         entry.at = self.now;
         entry.kind.move_sums(&mut self.moved, entry.msat)?;
         self.rows.post(entry)

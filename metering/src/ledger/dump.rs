@@ -5,8 +5,8 @@
 //! each account's entries and settlements anew, for old books did not.
 
 use super::{
-    AccountView, Denied, Entry, EntryId, Kind, LeaseView, LedgerError, SessionRow, SignedReceipt, Sums,
-    Tally, VoucherRow,
+    AccountView, Cursor, Denied, Entry, EntryId, Kind, LeaseView, LedgerError, SessionRow, SignedReceipt,
+    Sums, Tally, VoucherRow,
 };
 use crate::{AccountId, LeaseId, Msat, SessionId, receipt::Segment};
 use serde::{Deserialize, Serialize};
@@ -36,6 +36,8 @@ pub enum DumpRow {
     Receipt(SessionId, Box<SignedReceipt>),
     /// Something on the deny list.
     Denied(Denied),
+    /// How far a sink of usage records is. After the entries.
+    Sink(String, Cursor),
 }
 
 /// Numbers rows for the books that they are loaded into: one journal, of this shard.
@@ -99,6 +101,18 @@ impl Renumbering {
             DumpRow::Lease(id, lease) => {
                 self.lease_max = self.lease_max.max(id.get());
                 DumpRow::Lease(id, lease)
+            }
+            DumpRow::Sink(sink, cursor) => {
+                // The first entry, as they stand now, that the sink lacks: what it has beyond that it gets again.
+                let lacks = self.entries.iter().filter(|(old, _)| !cursor.has_passed(**old));
+                let next = lacks.map(|(_, new)| new.number).min().unwrap_or(self.next);
+                DumpRow::Sink(
+                    sink,
+                    Cursor {
+                        journals: BTreeMap::from([(self.shard, next)]),
+                        records: cursor.records,
+                    },
+                )
             }
             same => same,
         })

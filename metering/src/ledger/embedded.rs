@@ -2,9 +2,9 @@
 //! this program.
 
 use super::{
-    AccountView, Command, Denied, DumpRow, EntryId, IssuerLimits, LeaseState, LeaseView, Ledger, LedgerError,
-    News, Outcome, Proof, Recovery, Refusal, Renumbering, SignedReceipt, Tally, Totals, VoucherName,
-    VoucherRow,
+    AccountView, Command, Cursor, Denied, DumpRow, EntryId, IssuerLimits, LeaseState, LeaseView, Leaving,
+    Ledger, LedgerError, News, Outcome, Proof, Recovery, Refusal, Renumbering, SignedReceipt, SinkView,
+    Tally, Totals, Unsent, VoucherName, VoucherRow,
     books::{Books, Rows, SessionRow},
     journal::Entry,
     settle,
@@ -39,6 +39,7 @@ pub(super) const ISSUERS: TableDefinition<&str, Json> = TableDefinition::new("is
 pub(super) const RECEIPTS: TableDefinition<(u64, u32), Json> = TableDefinition::new("receipts");
 pub(super) const DENIED: TableDefinition<(&str, &str), ()> = TableDefinition::new("denied");
 pub(super) const COUNTERS: TableDefinition<&str, u64> = TableDefinition::new("counters");
+const SINKS: TableDefinition<&str, Json> = TableDefinition::new("sinks");
 
 const TOTALS_KEY: &str = "totals";
 /// Counts changes of the deny list.
@@ -108,6 +109,11 @@ impl Embedded {
             path: None,
             limits: IssuerLimits::default(),
         })
+    }
+
+    /// Books in memory, gone with this value: for trying out what would become of them.
+    pub fn in_memory(now: u64) -> Result<Self, LedgerError> {
+        Ok(Self::open_on(redb::backends::InMemoryBackend::new(), now)?.0)
     }
 
     /// The same books, with limits on what issuers may have outstanding.
@@ -181,7 +187,7 @@ impl Ledger for Embedded {
             accounts: self.accounts_of(accounts)?,
             deny_version: self.counter(DENY_VERSION)?,
             freeze_version: self.counter(FREEZE_VERSION)?,
-            taken_over: 0,
+            ..News::default()
         })
     }
 
@@ -295,6 +301,72 @@ impl Ledger for Embedded {
             .collect()
     }
 
+    fn unsent(&mut self, sink: &str, most: usize) -> Result<Option<Unsent>, LedgerError> {
+        let transaction = self.read()?;
+        let cursor: Cursor = match table(&transaction, SINKS)? {
+            Some(table) => load(table.get(sink)?)?.unwrap_or_default(),
+            None => Cursor::default(),
+        };
+        let Some(journal) = table(&transaction, JOURNAL)? else {
+            return Ok(Some(Unsent::default()));
+        };
+        let vouchers = table(&transaction, VOUCHERS)?;
+        let mut entries = Vec::new();
+        for row in journal.range(cursor.next(0)..)?.take(most) {
+            let (number, entry) = row?;
+            let number = number.value();
+            let entry: Entry = parse(entry.value())?;
+            let row: Option<VoucherRow> = match (&vouchers, &entry.voucher) {
+                (Some(table), Some(name)) => load(table.get((name.iss.as_str(), name.jti.as_str()))?)?,
+                _ => None,
+            };
+            entries.push(Leaving {
+                id: EntryId { shard: 0, number },
+                entry,
+                voucher: row.map(|row| row.voucher),
+            });
+        }
+        let end = journal.last()?.map_or(0, |(number, _)| number.value() + 1);
+        Ok(Some(Unsent {
+            behind: end.saturating_sub(cursor.next(0)),
+            cursor,
+            entries,
+        }))
+    }
+
+    fn sent(&mut self, sink: &str, cursor: &Cursor) -> Result<bool, LedgerError> {
+        let mut transaction = self.database.begin_write()?;
+        transaction.set_two_phase_commit(true);
+        transaction
+            .open_table(SINKS)?
+            .insert(sink, store(cursor).as_slice())?;
+        transaction.commit()?;
+        Ok(true)
+    }
+
+    fn sinks(&self) -> Result<Vec<SinkView>, LedgerError> {
+        let transaction = self.read()?;
+        let end = match table(&transaction, JOURNAL)? {
+            Some(journal) => journal.last()?.map_or(0, |(number, _)| number.value() + 1),
+            None => 0,
+        };
+        let Some(table) = table(&transaction, SINKS)? else {
+            return Ok(Vec::new());
+        };
+        table
+            .iter()?
+            .map(|row| {
+                let (sink, cursor) = row?;
+                let cursor: Cursor = parse(cursor.value())?;
+                Ok(SinkView {
+                    sink: sink.value().to_owned(),
+                    behind: end.saturating_sub(cursor.next(0)),
+                    cursor,
+                })
+            })
+            .collect()
+    }
+
     fn verify(&self) -> Result<Proof, Fault> {
         prove(&self.read()?)
     }
@@ -366,7 +438,10 @@ impl Ledger for Embedded {
         }
         self.denied()?
             .into_iter()
-            .try_for_each(|denied| to(DumpRow::Denied(denied)))
+            .try_for_each(|denied| to(DumpRow::Denied(denied)))?;
+        self.sinks()?
+            .into_iter()
+            .try_for_each(|view| to(DumpRow::Sink(view.sink, view.cursor)))
     }
 
     fn load(
@@ -446,6 +521,7 @@ pub(super) struct Tables<'t> {
     receipts: Table<'t, (u64, u32), Json>,
     denied: Table<'t, (&'static str, &'static str), ()>,
     counters: Table<'t, &'static str, u64>,
+    sinks: Table<'t, &'static str, Json>,
     totals: Totals,
     totals_before: Totals,
     next_entry: u64,
@@ -471,6 +547,7 @@ impl<'t> Tables<'t> {
             receipts: transaction.open_table(RECEIPTS)?,
             denied: transaction.open_table(DENIED)?,
             counters: transaction.open_table(COUNTERS)?,
+            sinks: transaction.open_table(SINKS)?,
             totals_before: totals.clone(),
             totals,
             next_entry,
@@ -538,6 +615,9 @@ impl<'t> Tables<'t> {
                 self.put_receipt(session, &receipt)?;
             }
             DumpRow::Denied(denied) => self.put_denied(&denied, true)?,
+            DumpRow::Sink(sink, cursor) => {
+                self.sinks.insert(sink.as_str(), store(&cursor).as_slice())?;
+            }
         }
         Ok(())
     }

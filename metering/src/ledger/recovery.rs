@@ -5,11 +5,11 @@
 use super::{
     LedgerError, Tally,
     account::{AccountView, Lot},
-    books::{Books, Rows},
+    books::{Books, LeaseView, Rows},
     embedded::{Embedded, Tables},
     journal::Kind,
 };
-use crate::{LeaseId, Msat};
+use crate::{LeaseId, Msat, allowance::REPORT_INTERVAL, meter};
 use std::collections::BTreeMap;
 
 /// The reason on the receipts of sessions that a kill ended.
@@ -24,13 +24,31 @@ pub struct Recovery {
     pub earned: Msat,
     /// What went back to its accounts.
     pub released: Msat,
+    /// Revenue that may be lost: what those leases would have spent in one more report interval, at the average pace of
+    /// the segment that ran, and within what they held. What was really used and not reported, nobody knows.
+    pub at_risk: Msat,
+}
+
+/// What a lease may have spent after its last report.
+fn at_risk(lease: &LeaseView) -> Msat {
+    let used = &lease.reported;
+    let second = u128::from(REPORT_INTERVAL.as_nanos() as u64);
+    match used.owed(&lease.rates).checked_mul(second) {
+        _ if used.nanoseconds == 0 => Msat::ZERO,
+        Some(owed) => meter::closing(owed / u128::from(used.nanoseconds)).min(lease.unspent()),
+        None => lease.unspent(),
+    }
 }
 
 impl<R: Rows> Books<R> {
     /// Settles and takes back leases whose node is gone.
     pub fn recover(&mut self, open: &[LeaseId], reason: &str) -> Result<Recovery, LedgerError> {
         let before = self.moved.clone();
+        let mut risk = Msat::ZERO;
         for lease in open {
+            if let Some(row) = self.rows.lease(*lease)? {
+                risk = risk.saturating_add(at_risk(&row));
+            }
             let command = super::Command::Reclaim {
                 lease: *lease,
                 reason: reason.to_owned(),
@@ -46,6 +64,7 @@ impl<R: Rows> Books<R> {
             leases: open.len(),
             earned: moved(self.moved.earned, before.earned),
             released: moved(self.moved.available, before.available),
+            at_risk: risk,
         })
     }
 }

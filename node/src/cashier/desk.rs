@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::answers::Answer;
 use super::live::{Account, Hold, Live};
+use super::losses::Losses;
 use super::rounds::Then;
 use super::{CashierConfig, Message, Notice, NoticeReason, Order, Refused};
 use crate::shard::EndReason;
@@ -65,6 +66,7 @@ pub(super) struct Desk {
     looked_at: Option<Instant>,
     /// Sessions with settled segments that no receipt covers yet.
     pub(super) receipts_due: BTreeSet<SessionId>,
+    pub(super) losses: Losses,
     /// Counts the freezes that were carried out; none before the first look.
     pub(super) freeze_version: Option<u64>,
     /// Somebody else may have changed any account.
@@ -101,6 +103,7 @@ impl Desk {
             moved: BTreeSet::new(),
             looked_at: None,
             receipts_due: BTreeSet::new(),
+            losses: Losses::default(),
             freeze_version: None,
             look_at_all: false,
             draining: false,
@@ -144,6 +147,7 @@ impl Desk {
         self.issue_receipts(unix_ns, now);
         if look {
             self.tell_balances(now);
+            self.look_for_losses(now);
             self.publish();
         }
         self.flush_orders();
@@ -217,6 +221,10 @@ impl Desk {
                     self.lose_ledger(&error, now);
                 }
                 self.look_at_all = true;
+            }
+            Message::Outbox(errand) => {
+                let ledger = self.ledger.as_deref_mut();
+                errand(ledger.map(|ledger| ledger as &mut dyn Ledger), unix_ns);
             }
             Message::Drain(reply) => drains.push(reply),
         }

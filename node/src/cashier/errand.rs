@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use metering::ledger::{AccountView, Command, Entry, EntryId, Kind, Ledger, Outcome};
+use metering::ledger::{AccountView, Command, Entry, EntryId, Kind, Ledger, Outcome, Refusal};
 use metering::{AccountId, Msat, Voucher};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -61,6 +61,8 @@ pub(crate) enum Errand {
         /// The last entry that is known.
         after: Option<EntryId>,
     },
+    /// How far the sinks of usage records are.
+    Sinks,
     /// The proof.
     Verify,
     /// Writes a backup.
@@ -125,8 +127,12 @@ pub(crate) fn run(
                 });
             }
             commands.push(Command::Refund { account, reason });
-            let refunded = match apply(ledger, commands, unix_ns)? {
-                Outcome::Released(msat) => msat,
+            let results = ledger.apply(&commands, unix_ns).map_err(|error| said(&error))?;
+            let refunded = match results.into_iter().last() {
+                Some(Ok(Outcome::Released(msat))) => msat,
+                // Frozen and settled all the same, which is what was asked for.
+                Some(Err(Refusal::BalanceExhausted { .. })) if all => Msat::ZERO,
+                Some(Err(refusal)) => return Err(said(&refusal)),
                 other => return Err(format!("the ledger answered {other:?}")),
             };
             let mut answer = one(ledger, &did)?;
@@ -153,6 +159,19 @@ pub(crate) fn run(
             Ok(entries
                 .into_iter()
                 .map(|(id, entry)| json!({ "id": id, "entry": entry }))
+                .collect())
+        }
+        Errand::Sinks => {
+            let sinks = ledger.sinks().map_err(|error| said(&error))?;
+            Ok(sinks
+                .into_iter()
+                .map(|view| {
+                    json!({
+                        "sink": view.sink,
+                        "records": view.cursor.records,
+                        "behind_entries": view.behind,
+                    })
+                })
                 .collect())
         }
         Errand::Backup { file } => {

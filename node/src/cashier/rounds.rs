@@ -56,7 +56,10 @@ impl From<Refusal> for Refused {
             Refusal::IssuerLimit => Self::IssuerLimit,
             Refusal::Frozen => Self::Frozen,
             Refusal::GrantUsedUp => Self::GrantUsedUp,
-            Refusal::OtherAccount | Refusal::ReceiptFull | Refusal::NoSuchLease => Self::Capacity,
+            Refusal::OtherAccount
+            | Refusal::ReceiptFull
+            | Refusal::CannotReplay(_)
+            | Refusal::NoSuchLease => Self::Capacity,
         }
     }
 }

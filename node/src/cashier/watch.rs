@@ -31,9 +31,11 @@ impl Desk {
         if news.taken_over > 0 {
             tracing::warn!(
                 leases = news.taken_over,
+                at_risk_msat = news.at_risk.get(),
                 "another node was not heard of for too long: its leases are settled and taken back"
             );
         }
+        super::losses::count_recovered(news.taken_over, news.at_risk);
         if self.freeze_version.replace(news.freeze_version) != Some(news.freeze_version) && !all {
             // Whose freeze it is does not stand there: look at everybody.
             let names = waiting(self, true);

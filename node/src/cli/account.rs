@@ -1,6 +1,8 @@
 //! `milliway account`, `milliway issuer`, `milliway usage`: the books, as an operator sees and changes them. A running
 //! relay is asked through its socket; a stopped one's ledger is opened directly.
 
+use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 
 use base64::Engine;
@@ -12,6 +14,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::Failure;
+use super::parquet::UsageFile;
 use crate::admin_socket;
 use crate::cashier::errand::{self, ENTRIES_MAX, Errand, UsageRecord};
 use crate::cashier::place::Place;
@@ -198,6 +201,8 @@ pub(super) enum Format {
     Csv,
     /// One object a line
     Json,
+    /// Apache Parquet, for what reads columns
+    Parquet,
 }
 
 #[derive(Subcommand)]
@@ -216,6 +221,14 @@ pub(super) enum UsageCommand {
         /// Of this account only
         #[arg(long, value_name = "DID")]
         account: Option<String>,
+        /// Write to this new file instead of standard output
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        #[command(flatten)]
+        books: Books,
+    },
+    /// How far each sink of usage records is, and what it lacks
+    Sinks {
         #[command(flatten)]
         books: Books,
     },
@@ -227,17 +240,68 @@ struct Listed {
     entry: Entry,
 }
 
-pub(super) fn run_usage(command: UsageCommand) -> Result<(), Failure> {
-    let UsageCommand::Export {
-        format,
-        since,
-        until,
-        account,
-        books,
-    } = command;
-    if let Format::Csv = format {
-        println!("{}", UsageRecord::COLUMNS);
+/// What an export is written with.
+enum Writer {
+    Lines(Box<dyn Write + Send>, Format),
+    Parquet(Box<UsageFile<Box<dyn Write + Send>>>),
+}
+
+impl Writer {
+    fn new(format: Format, mut to: Box<dyn Write + Send>) -> Result<Writer, Failure> {
+        Ok(match format {
+            Format::Parquet => {
+                Writer::Parquet(Box::new(UsageFile::new(to).map_err(|error| error.to_string())?))
+            }
+            format => {
+                if let Format::Csv = format {
+                    writeln!(to, "{}", UsageRecord::COLUMNS).map_err(|error| error.to_string())?;
+                }
+                Writer::Lines(to, format)
+            }
+        })
     }
+
+    fn push(&mut self, record: UsageRecord) -> Result<(), Failure> {
+        match self {
+            Writer::Parquet(file) => file.push(record).map_err(|error| error.to_string()),
+            Writer::Lines(to, Format::Csv) => {
+                writeln!(to, "{}", record.csv()).map_err(|error| error.to_string())
+            }
+            Writer::Lines(to, _) => {
+                let line = serde_json::to_string(&record).map_err(|error| error.to_string())?;
+                writeln!(to, "{line}").map_err(|error| error.to_string())
+            }
+        }
+    }
+
+    fn finish(self) -> Result<(), Failure> {
+        match self {
+            Writer::Parquet(file) => file.finish().map_err(|error| error.to_string()),
+            Writer::Lines(mut to, _) => to.flush().map_err(|error| error.to_string()),
+        }
+    }
+}
+
+pub(super) fn run_usage(command: UsageCommand) -> Result<(), Failure> {
+    let (format, since, until, account, out, books) = match command {
+        UsageCommand::Sinks { books } => return books.print(Errand::Sinks),
+        UsageCommand::Export {
+            format,
+            since,
+            until,
+            account,
+            out,
+            books,
+        } => (format, since, until, account, out, books),
+    };
+    let to: Box<dyn Write + Send> = match &out {
+        None => Box::new(BufWriter::new(std::io::stdout())),
+        Some(path) => {
+            let file = File::create_new(path).map_err(|error| format!("{}: {error}", path.display()))?;
+            Box::new(BufWriter::new(file))
+        }
+    };
+    let mut writer = Writer::new(format, to)?;
     let period = since.unwrap_or(0)..until.unwrap_or(u64::MAX);
     let mut after = None;
     loop {
@@ -251,17 +315,11 @@ pub(super) fn run_usage(command: UsageCommand) -> Result<(), Failure> {
                     .as_ref()
                     .is_none_or(|account| entry.account.as_str() == account);
             if let Some(record) = UsageRecord::of(id, &entry).filter(|_| wanted) {
-                match format {
-                    Format::Csv => println!("{}", record.csv()),
-                    Format::Json => println!(
-                        "{}",
-                        serde_json::to_string(&record).map_err(|error| error.to_string())?
-                    ),
-                }
+                writer.push(record)?;
             }
         }
         if last {
-            return Ok(());
+            return writer.finish();
         }
     }
 }

@@ -1,11 +1,15 @@
 //! `milliway check`: is this configuration usable, and if not, where is it wrong.
 
 use std::path::Path;
+use std::sync::Arc;
+
+use identity::SigningKey;
 
 use super::Failure;
 use crate::config::Config;
 use crate::descriptors;
 use crate::policy::PolicyFile;
+use crate::records::Sink;
 use crate::turn_keys::TurnKeys;
 
 pub(super) fn run(file: &Path) -> Result<(), Failure> {
@@ -13,6 +17,7 @@ pub(super) fn run(file: &Path) -> Result<(), Failure> {
         Ok(config) => {
             // What is wrong with the files is found here and not by the first client.
             TurnKeys::from_config(&config.turn, &[])?;
+            Sink::of(&config, &Arc::new(SigningKey::generate()))?;
             if let Some(warning) = descriptors::warning() {
                 eprintln!("warning: {warning}");
             }

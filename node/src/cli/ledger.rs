@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
-use metering::ledger::DumpRow;
+use metering::ledger::{DumpRow, LedgerError};
+use metering::{Embedded, Ledger};
 
 use super::Failure;
 use super::account::{Books, OPERATOR_SEAT};
+use super::replay::Replay;
 use crate::cashier::backup;
 use crate::cashier::errand::Errand;
 use crate::cashier::place::Place;
@@ -30,6 +32,17 @@ pub(super) enum LedgerCommand {
     Restore {
         /// The backup
         file: PathBuf,
+        /// Do again what happened since, from the usage records that had left the relay (`records.file`, rotated
+        /// ones too)
+        #[arg(long, value_name = "FILE")]
+        journal: Vec<PathBuf>,
+        /// Which sink those records were for: file, webhook or nats
+        #[arg(long, value_name = "SINK", default_value = "file", requires = "journal")]
+        sink: String,
+        /// You vouch that nothing was credited after the last of them. Then, if none is missing, tokens issued
+        /// before now are not refused
+        #[arg(long, requires = "journal")]
+        complete: bool,
         #[command(flatten)]
         books: Books,
     },
@@ -51,9 +64,19 @@ pub(super) fn run(command: LedgerCommand) -> Result<(), Failure> {
             let file = std::path::absolute(&file).map_err(|error| error.to_string())?;
             books.print(Errand::Backup { file })
         }
-        LedgerCommand::Restore { file, books } => {
+        LedgerCommand::Restore {
+            file,
+            journal,
+            sink,
+            complete,
+            books,
+        } => {
             let rows = backup::read(&file).map_err(|error| error.to_string())?;
-            fill(&books.stopped()?, rows, Some(clock::unix()))
+            let place = books.stopped()?;
+            match journal.is_empty() {
+                true => fill(&place, rows, Some(clock::unix())),
+                false => restore(&place, rows, &journal, &sink, complete),
+            }
         }
         LedgerCommand::Migrate { from, to } => {
             let place = |url: &str| match url {
@@ -80,6 +103,47 @@ pub(super) fn run(command: LedgerCommand) -> Result<(), Failure> {
             fill(&to, rows, None)
         }
     }
+}
+
+/// Loads, does again what happened since, and proves. First in memory: what cannot be done again must be known before the
+/// books say whether tokens from before are refused.
+fn restore(
+    place: &Place,
+    mut rows: Vec<DumpRow>,
+    journal: &[PathBuf],
+    sink: &str,
+    complete: bool,
+) -> Result<(), Failure> {
+    let now = clock::unix_ns();
+    let replay = Replay::plan(journal, sink, &mut rows)?;
+    let said = |error: LedgerError| error.to_string();
+    let mut trial = Embedded::in_memory(now).map_err(said)?;
+    trial
+        .load(&mut rows.iter().cloned().map(Ok), None, now)
+        .map_err(said)?;
+    let whole = replay.is_whole(&replay.run(&mut trial, now)?);
+    let restored = (!whole || !complete).then(clock::unix);
+
+    let mut ledger = place.open_for_operator(now).map_err(said)?;
+    ledger
+        .load(&mut rows.into_iter().map(Ok), restored, now)
+        .map_err(said)?;
+    let replayed = replay.run(&mut *ledger, now)?;
+    for line in replay.told(&replayed) {
+        println!("{line}");
+    }
+    println!(
+        "{}",
+        match (whole, complete) {
+            (true, true) => "no record is missing: tokens issued before now are accepted",
+            (true, false) =>
+                "no record is missing up to the last; tokens issued before now are refused, because more may have been \
+                 credited after it (--complete, if you know better)",
+            (false, _) => "not all could be replayed: tokens issued before now are refused",
+        }
+    );
+    println!("{}", ledger.verify().map_err(|fault| fault.to_string())?);
+    Ok(())
 }
 
 /// Loads and proves.

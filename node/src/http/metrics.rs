@@ -78,6 +78,31 @@ fn describe() {
         "milliway_throttled_sessions",
         "Sessions below full quality, by step of the ladder"
     );
+    describe_gauge!(
+        "milliway_records_behind_entries",
+        "Journal entries that a sink of usage records has not acknowledged"
+    );
+    describe_gauge!("milliway_records_behind_seconds", "Age of the oldest of them");
+    describe_counter!(
+        "milliway_records_delivered_total",
+        "Usage records that a sink acknowledged"
+    );
+    describe_counter!(
+        "milliway_records_failures_total",
+        "Attempts to deliver usage records that failed"
+    );
+    describe_gauge!(
+        "milliway_memo_msat",
+        "Memo accounts of the ledger, outside its sum: what could not be collected"
+    );
+    describe_counter!(
+        "milliway_recovered_leases_total",
+        "Leases that were taken back because their relay was killed"
+    );
+    describe_counter!(
+        "milliway_recovered_at_risk_msat_total",
+        "At most about so much was used under them and never reported"
+    );
     describe_counter!(
         "milliway_auth_failures_total",
         "Callers who were not let in, by reason"

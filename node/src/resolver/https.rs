@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper::{Request, Response, StatusCode, header};
@@ -90,6 +90,53 @@ impl Https {
         match tokio::time::timeout(PATIENCE, fetched).await {
             Ok(fetched) => fetched,
             Err(_) => Err("its host did not answer within 3 seconds"),
+        }
+    }
+
+    /// Sends a body and says the status of the answer, whose own body is not read.
+    pub(crate) async fn post(
+        &self,
+        location: &Location,
+        headers: &[(&'static str, String)],
+        body: Vec<u8>,
+        patience: Duration,
+    ) -> Result<u16, Failure> {
+        let sent = async {
+            let stream = self.connect(location).await?;
+            let (mut sender, connection) = http1::Builder::new()
+                .max_buf_size(HEAD_BYTES_MAX)
+                .handshake::<_, Full<Bytes>>(TokioIo::new(stream))
+                .await
+                .map_err(|_| "its host speaks no HTTP/1.1")?;
+            let mut request = Request::post(&location.path)
+                .header(header::HOST, location.authority())
+                .header(
+                    header::USER_AGENT,
+                    concat!("milliway/", env!("CARGO_PKG_VERSION")),
+                );
+            for (name, value) in headers {
+                request = request.header(*name, value);
+            }
+            let request = request
+                .body(Full::new(Bytes::from(body)))
+                .map_err(|_| "its path fits no request")?;
+            tokio::pin!(connection);
+            let answered = sender.send_request(request);
+            tokio::pin!(answered);
+            let mut closed = false;
+            loop {
+                tokio::select! {
+                    response = &mut answered => {
+                        let response = response.map_err(|_| "its host gave no HTTP answer")?;
+                        return Ok(response.status().as_u16());
+                    }
+                    _ = &mut connection, if !closed => closed = true,
+                }
+            }
+        };
+        match tokio::time::timeout(patience, sent).await {
+            Ok(sent) => sent,
+            Err(_) => Err("its host did not answer in time"),
         }
     }
 

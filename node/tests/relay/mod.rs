@@ -84,6 +84,11 @@ impl Relay {
         Relay::launch(tempfile::tempdir().unwrap(), &[], &[], log.into())
     }
 
+    /// The same, with an environment.
+    pub(crate) fn start_logging_with(log: std::fs::File, environment: &[(&str, &str)]) -> Relay {
+        Relay::launch(tempfile::tempdir().unwrap(), &[], environment, log.into())
+    }
+
     fn launch(data: TempDir, arguments: &[&str], environment: &[(&str, &str)], log: Stdio) -> Relay {
         let mut child = Command::new(MILLIWAY)
             .args([

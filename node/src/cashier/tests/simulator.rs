@@ -9,13 +9,16 @@
 //! While it runs: the books prove, and a lease that the ledger took back is not spent from. In the end: no msat made or lost,
 //! no voucher counted twice and none that was acknowledged forgotten, no byte relayed beyond what its lease was granted,
 //! every session that ended in order billed for exactly what it relayed, and of every other at least what it had
-//! relayed until a report interval before the trouble began.
+//! relayed until a report interval before the trouble began. And a sink of usage records was given every entry of the journal, in
+//! the order of its account.
 
 mod node;
+mod sink;
 mod storage;
 
 use super::*;
 use node::{Letter, Node, Relayed};
+use sink::Sink;
 use storage::Storage;
 
 /// Seeds of a default run; `MILLIWAY_SEEDS=FIRST..LAST` sweeps.
@@ -74,6 +77,7 @@ struct World {
     shown: BTreeMap<u64, bool>,
     sessions: u64,
     bytes_per_second: u64,
+    sink: Sink,
 }
 
 impl World {
@@ -95,6 +99,7 @@ impl World {
             shown: BTreeMap::new(),
             sessions: 0,
             bytes_per_second: 200_000,
+            sink: Sink::new(seed),
         }
     }
 
@@ -278,6 +283,7 @@ impl World {
             );
         }
         self.audit();
+        self.sink.finish(&mut self.nodes, self.now);
         self.audit_accounts();
         self.audit_sessions();
     }
@@ -385,6 +391,7 @@ fn history(seed: u64, storages: Vec<Storage>, audited_every: usize) {
     let mut world = World::new(seed, storages);
     for step in 0..STEPS {
         world.step();
+        world.sink.look(&mut world.nodes, world.now);
         if step % audited_every == 0 {
             world.audit();
         }

@@ -149,6 +149,13 @@ impl Node {
         self.desk = Some(Desk::new(config, ledger, reopen, shards));
     }
 
+    /// The books, for who carries their journal out, while the node is well enough.
+    pub(super) fn outbox(&mut self, now: Instant) -> Option<&mut (dyn Ledger + 'static)> {
+        let well = self.down_until <= now && self.still_until <= now && self.cut_until.is_none();
+        let desk = self.desk.as_mut().filter(|_| well)?;
+        desk.ledger.as_deref_mut().map(|ledger| ledger as _)
+    }
+
     pub(super) fn books(&self) -> &dyn Ledger {
         self.desk.as_ref().unwrap().ledger.as_deref().unwrap()
     }

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use ledger_postgres::{Options, Postgres};
 use metering::ledger::{
-    AccountView, Command, Denied, DumpRow, Entry, EntryId, Fault, LeaseView, News, Outcome, Proof, Recovery,
-    Refusal, SignedReceipt, Tally, Totals,
+    AccountView, Command, Cursor, Denied, DumpRow, Entry, EntryId, Fault, LeaseView, News, Outcome, Proof,
+    Recovery, Refusal, SignedReceipt, SinkView, Tally, Totals, Unsent,
 };
 use metering::receipt::Receipt;
 
@@ -205,6 +205,22 @@ impl Ledger for Cabled {
     fn journal(&self, after: Option<EntryId>, most: usize) -> Result<Vec<(EntryId, Entry)>, LedgerError> {
         self.cable.pass()?;
         self.books.journal(after, most)
+    }
+
+    fn unsent(&mut self, sink: &str, most: usize) -> Result<Option<Unsent>, LedgerError> {
+        self.cable.pass()?;
+        self.books.unsent(sink, most)
+    }
+
+    fn sent(&mut self, sink: &str, cursor: &Cursor) -> Result<bool, LedgerError> {
+        self.cable.pass()?;
+        let sent = self.books.sent(sink, cursor)?;
+        self.cable.answer()?;
+        Ok(sent)
+    }
+
+    fn sinks(&self) -> Result<Vec<SinkView>, LedgerError> {
+        self.books.sinks()
     }
 
     fn verify(&self) -> Result<Proof, Fault> {
