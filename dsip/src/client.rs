@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use identity::{Did, SigningKey};
 use serde::Serialize;
 
+use crate::credentials::{Introduction, Present, Request};
 use crate::envelope::Envelope;
 use crate::fault::Fault;
 use crate::message::{
@@ -32,6 +33,8 @@ pub struct Terms<'a> {
     pub sdp: &'a str,
     /// What the session may cost at most.
     pub max_msat_per_second: Option<u64>,
+    /// Credentials besides those in the token, where the service asks for them.
+    pub credentials: &'a [String],
 }
 
 /// Why an envelope of the relay is not believed, or why the client cannot say something now.
@@ -71,6 +74,7 @@ pub struct Client {
     challenge: Option<String>,
     invite_id: Option<String>,
     session: Option<String>,
+    request: Option<Request>,
     ids: VecDeque<String>,
 }
 
@@ -87,6 +91,7 @@ impl Client {
             challenge: None,
             invite_id: None,
             session: None,
+            request: None,
             ids: VecDeque::new(),
         }
     }
@@ -121,6 +126,7 @@ impl Client {
                 sdp: terms.sdp.to_owned(),
             },
             max_msat_per_second: terms.max_msat_per_second,
+            identity: (!terms.credentials.is_empty()).then(|| Introduction::of(terms.credentials)),
         };
         let (id, envelope) = self.say("dsip.invite", &body, now);
         self.invite_id = Some(id);
@@ -151,6 +157,29 @@ impl Client {
             changes,
         };
         Ok(self.say("dsip.update", &body, now).1)
+    }
+
+    /// What the relay asked for last, and was not given yet.
+    pub fn request(&self) -> Option<&Request> {
+        self.request.as_ref()
+    }
+
+    /// `dsip.update` with credentials, in answer to the relay's request, which it uses up. The relay's update in
+    /// answer says what came of them (`verify`).
+    ///
+    /// # Errors
+    /// [`ClientError::Early`] before a request, or when its time is over.
+    pub fn present(&mut self, credentials: Vec<String>, now: u64) -> Result<Vec<u8>, ClientError> {
+        let request = self.request.take().filter(|request| now < request.expires);
+        let nonce = request.ok_or(ClientError::Early("request"))?.nonce;
+        let present = Some(Present { nonce, credentials });
+        self.update(
+            ClientChanges {
+                present,
+                ..ClientChanges::default()
+            },
+            now,
+        )
     }
 
     /// `dsip.bye`.
@@ -201,7 +230,12 @@ impl Client {
                 self.session = Some(answer.session.clone());
             }
             RelayMessage::Answer(_) => return Err(ClientError::Early("answer to this client's own invite")),
-            RelayMessage::Update(_) | RelayMessage::Bye(_) | RelayMessage::Error(_) => {}
+            RelayMessage::Update(update) => {
+                if let Some(request) = &update.changes.request {
+                    self.request = Some(request.clone());
+                }
+            }
+            RelayMessage::Bye(_) | RelayMessage::Error(_) => {}
         }
         if self.ids.len() == IDS_MAX {
             self.ids.pop_front();
@@ -270,6 +304,7 @@ mod tests {
             token: "a.b.c",
             sdp: "v=0\r\n",
             max_msat_per_second: None,
+            credentials: &[],
         }
     }
 

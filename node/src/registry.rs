@@ -6,7 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use identity::Permit;
+use identity::{Did, Permit};
 use metering::{AccountId, SessionId};
 use sfu::room::{Change, Member};
 use sfu::sdp::Negotiation;
@@ -61,6 +61,8 @@ pub(crate) struct Registry {
     rooms: Rooms,
     /// Sessions, admitted or about to be, of each account.
     per_account: HashMap<AccountId, usize>,
+    /// The session in which a holder presented credentials last.
+    presenters: HashMap<Did, SessionId>,
     places: usize,
     sessions_max: usize,
     per_account_max: usize,
@@ -74,6 +76,7 @@ impl Registry {
             sessions: HashMap::new(),
             rooms: Rooms::new(whole(config.room.rooms_max), whole(config.room.members_max)),
             per_account: HashMap::new(),
+            presenters: HashMap::new(),
             places: 0,
             sessions_max: whole(config.sfu.sessions_max),
             per_account_max: whole(config.sfu.sessions_per_account_max),
@@ -159,7 +162,9 @@ impl Registry {
             let detail = format!("This relay has no place for the session: {refused}.");
             Problem::new("capacity", detail)
         })?;
+        let permit = session.permit.clone();
         self.sessions.insert(place.session, session);
+        self.set_permit(place.session, permit);
         let joined = match self.rooms.room(&place.room) {
             Some(room) => room
                 .join(member)
@@ -173,6 +178,7 @@ impl Registry {
             }
             Err(problem) => {
                 self.sessions.remove(&place.session);
+                self.presenters.retain(|_, presenter| *presenter != place.session);
                 let close = Command::CloseSfu {
                     session: place.session,
                     reason: EndReason::Internal.close_reason(),
@@ -181,6 +187,23 @@ impl Registry {
                 Err(problem)
             }
         }
+    }
+
+    /// The holder of a session presented credentials.
+    pub(crate) fn set_permit(&mut self, session: SessionId, permit: Arc<Permit>) {
+        let Some(known) = self.sessions.get_mut(&session) else {
+            return;
+        };
+        if let Some(holder) = permit.holder().filter(|_| !permit.token().presented().is_empty()) {
+            self.presenters.insert(holder.clone(), session);
+        }
+        known.permit = permit;
+    }
+
+    /// The permit of the session in which a holder presented credentials last.
+    pub(crate) fn presenter(&self, holder: &Did) -> Option<Arc<Permit>> {
+        let session = self.sessions.get(self.presenters.get(holder)?)?;
+        Some(session.permit.clone())
     }
 
     /// Tells the session's shard something. A shard that cannot take it has lost track of the session, which ends.
@@ -293,6 +316,11 @@ impl Registry {
         let Some(gone) = self.sessions.remove(&session) else {
             return Vec::new();
         };
+        if let Some(holder) = gone.permit.holder()
+            && self.presenters.get(holder) == Some(&session)
+        {
+            self.presenters.remove(holder);
+        }
         tracing::info!(%session, reason = reason.as_str(), "session ended");
         if at_shard {
             let close = Command::CloseSfu {

@@ -27,8 +27,15 @@ impl Relay {
     /// holder gets for nothing today.
     pub(crate) async fn require_policy(&self, permit: &Permit, service: Service) -> Result<Terms, Problem> {
         let (rules, now) = (self.policies.rules(), clock::unix());
+        // What the holder presented in a call counts for whatever else they ask for meanwhile.
+        let shared = permit.holder().and_then(|holder| {
+            let presenter = self.registry().presenter(holder)?;
+            Some(permit.sharing(&presenter))
+        });
+        let own = !permit.token().presented().is_empty();
+        let counted = shared.as_ref().filter(|_| !own).unwrap_or(permit);
         let terms = rules
-            .decide(permit.token(), service, now)
+            .decide(counted.token(), service, now)
             .terms()
             .inspect_err(|refusal| {
                 self.metrics.auth_failure(refusal.slug());
