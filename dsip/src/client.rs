@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use identity::{Did, SigningKey};
+use identity::{Did, Documents, SigningKey};
 use serde::Serialize;
 
 use crate::credentials::{Introduction, Present, Request};
@@ -67,6 +67,7 @@ pub enum ClientError {
 pub struct Client {
     key: SigningKey,
     relay: Did,
+    documents: Documents,
     url: String,
     encoding: Encoding,
     hello_nonce: String,
@@ -84,6 +85,7 @@ impl Client {
         Client {
             key,
             relay,
+            documents: Documents::none(),
             url: url.to_owned(),
             encoding,
             hello_nonce: random_uuid(),
@@ -94,6 +96,13 @@ impl Client {
             request: None,
             ids: VecDeque::new(),
         }
+    }
+
+    /// With the document of a relay whose DID needs a network (did:web), fetched and checked by the caller.
+    #[must_use]
+    pub fn knowing(mut self, documents: Documents) -> Client {
+        self.documents = documents;
+        self
     }
 
     /// The session, once the relay has answered.
@@ -206,9 +215,10 @@ impl Client {
         now: u64,
     ) -> Result<RelayMessage, ClientError> {
         let envelope = match encoding {
-            Encoding::Cbor => Envelope::open_cbor(envelope)?,
+            Encoding::Cbor => Envelope::open_cbor_with(envelope, &self.documents)?,
             Encoding::Json => {
-                Envelope::open(str::from_utf8(envelope).map_err(|_| Fault::malformed("JSON is UTF-8"))?)?
+                let text = str::from_utf8(envelope).map_err(|_| Fault::malformed("JSON is UTF-8"))?;
+                Envelope::open_with(text, &self.documents)?
             }
         };
         if *envelope.from() != self.relay || !envelope.is_signed_by_sender() {
