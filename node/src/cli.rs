@@ -7,6 +7,7 @@ mod did;
 mod ledger;
 mod policy;
 mod token;
+mod top;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -73,6 +74,8 @@ enum Command {
         #[command(subcommand)]
         command: account::UsageCommand,
     },
+    /// Watch what is live on a running relay
+    Top(top::TopArguments),
     /// Prove the books
     Ledger {
         #[command(subcommand)]
@@ -123,6 +126,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Policy { command } => policy::run(command),
         Command::Issuer { command } => account::run_issuer(command),
         Command::Usage { command } => account::run_usage(command),
+        Command::Top(arguments) => top::run(&arguments),
         Command::Ledger { command } => ledger::run(command),
     };
     match result {
