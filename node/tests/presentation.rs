@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use dsip::credentials::{Present, Request, Verified, Want};
 use dsip::message::{ClientChanges, ErrorBody};
 use dsip::{Client, Encoding, RelayMessage, SUBPROTOCOL, Terms};
-use identity::token::{Issue, issue};
+use identity::token::{Confirmation, Issue, delegation, issue};
 use identity::{Did, SigningKey};
 use relay::{Relay, now, offer};
 use serde_json::json;
@@ -265,7 +265,7 @@ fn what_does_not_count_is_refused_with_its_reason() {
     let mut call = Caller::join(&setup.relay, &alice, &token, "alice", &[]);
     let good = score(&setup.scorer, alice.did(), 812, 60);
 
-    call.present_with("guessed", &[good.clone()]);
+    call.present_with("guessed", std::slice::from_ref(&good));
     let error = call.error();
     assert_eq!((error.code, error.reason.as_str()), (401, "presentation-stale"));
 
@@ -409,4 +409,70 @@ fn a_policy_that_asks_for_more_asks_live_sessions_too_and_leaves_them_running_by
     let nonce = request.nonce;
     call.present_with(&nonce, &[score(&setup.scorer, alice.did(), 812, 60)]);
     assert!(call.verified().services.iter().all(|service| service.open));
+}
+
+#[test]
+fn a_delegated_device_key_presents_what_is_about_its_holder() {
+    let setup = Setup::start("[turn]\nreputation_min = 300\n");
+    let (alice, device) = (SigningKey::generate(), SigningKey::generate());
+    let audience = Did::parse(setup.relay.did()).unwrap();
+    let cnf = Confirmation::Kid(device.kid().to_owned());
+    let consent = delegation(&alice, &cnf, &audience, now() + 600);
+    let mut wish = Issue::new(alice.did().clone(), audience, 1_000_000, now());
+    wish.confirmation = Some((cnf, Some(consent)));
+    let token = issue(&setup.relay.issuer(), &wish);
+    let mut call = Caller::join(&setup.relay, &device, &token, "alice", &[]);
+    for (about, wanted) in [(&device, 403), (&alice, 200)] {
+        call.want("turn");
+        let nonce = call.request().nonce;
+        call.present_with(&nonce, &[score(&setup.scorer, about.did(), 812, 60)]);
+        match wanted {
+            200 => assert!(call.verified().services.iter().all(|service| service.open)),
+            _ => assert_eq!(call.error().reason, "policy:credential-subject"),
+        }
+        assert_eq!(setup.turn(&device, &token).0, wanted);
+    }
+}
+
+#[test]
+fn a_session_that_is_resumed_is_asked_again_and_the_old_nonce_serves_no_more() {
+    let setup = Setup::start("[turn]\nreputation_min = 300\n");
+    let alice = SigningKey::generate();
+    let token = setup.token(&alice);
+    let mut call = Caller::join(&setup.relay, &alice, &token, "alice", &[]);
+    let session = call.client.session().unwrap().to_owned();
+    call.want("turn");
+    let missed = call.request().nonce;
+    call.socket.get_ref().shutdown(std::net::Shutdown::Both).unwrap();
+
+    let until = Instant::now() + PATIENCE;
+    let (mut back, again) = loop {
+        let mut back = Caller::connect(&setup.relay, &alice);
+        let hello = back.client.hello(now());
+        back.say(hello);
+        back.hear("a challenge", |message| {
+            matches!(message, RelayMessage::Challenge(_)).then_some(())
+        });
+        let resume = back.client.resume(&session, now()).unwrap();
+        back.say(resume);
+        let request = back.hear("a request", |message| match message {
+            // The relay may not have noticed yet that the old connection broke.
+            RelayMessage::Error(error) if error.code == 404 => Some(None),
+            RelayMessage::Update(update) => update.changes.request.clone().map(Some),
+            _ => None,
+        });
+        match request {
+            Some(request) => break (back, request),
+            None => assert!(Instant::now() < until, "the session is never taken up again"),
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    assert_ne!(again.nonce, missed);
+    let good = score(&setup.scorer, alice.did(), 812, 60);
+    back.present_with(&missed, std::slice::from_ref(&good));
+    assert_eq!(back.error().reason, "presentation-stale");
+    let presentation = back.client.present(vec![good], now()).unwrap();
+    back.say(presentation);
+    assert!(back.verified().services.iter().all(|service| service.open));
+    assert_eq!(setup.turn(&alice, &token).0, 200);
 }

@@ -212,7 +212,7 @@ impl Conversation {
             .map(|result| match result {
                 Ok(credential) if rules.denies(credential) => Outcome {
                     accepted: false,
-                    reason: Some("policy:denied".to_owned()),
+                    reason: Some(Refusal::Denied.slug().to_owned()),
                     detail: Some(Refusal::Denied.to_string()),
                 },
                 Ok(_) => Outcome::accepted(),
