@@ -16,7 +16,7 @@ use crate::message::{
     Bye, Challenge, ClientChanges, Hello, Invite, Media, NAME_LENGTH_MAX, RelayMessage, Resume, Update,
 };
 use crate::receiver::TS_WINDOW;
-use crate::seal::{Encoding, random_uuid, seal_cbor_with_id, seal_with_id};
+use crate::seal::{Encoding, random_uuid, seal_cbor_for, seal_for};
 
 /// Ids of the relay that are remembered: more than it says in the two minutes in which one could be replayed.
 const IDS_MAX: usize = 4_096;
@@ -66,6 +66,8 @@ pub enum ClientError {
 /// One connection of a client.
 pub struct Client {
     key: SigningKey,
+    /// In whose name: the key's own, or the holder's who delegated to it.
+    from: Did,
     relay: Did,
     documents: Documents,
     url: String,
@@ -83,6 +85,7 @@ impl Client {
     /// For a new connection to `url`, where `relay` is expected: the `aud` of the token that will be shown.
     pub fn new(key: SigningKey, relay: Did, url: &str, encoding: Encoding) -> Client {
         Client {
+            from: key.did().clone(),
             key,
             relay,
             documents: Documents::none(),
@@ -102,6 +105,14 @@ impl Client {
     #[must_use]
     pub fn knowing(mut self, documents: Documents) -> Client {
         self.documents = documents;
+        self
+    }
+
+    /// With a key that is not one of the holder's, but named by `cnf` in the token, with the holder's delegation: envelopes are
+    /// in the holder's name, the token's `sub`.
+    #[must_use]
+    pub fn speaking_for(mut self, holder: Did) -> Client {
+        self.from = holder;
         self
     }
 
@@ -224,7 +235,7 @@ impl Client {
         if *envelope.from() != self.relay || !envelope.is_signed_by_sender() {
             return Err(ClientError::Sender);
         }
-        if envelope.to().is_some_and(|to| to != self.key.did()) {
+        if envelope.to().is_some_and(|to| *to != self.from) {
             return Err(ClientError::Receiver);
         }
         if envelope.ts().abs_diff(now) > TS_WINDOW {
@@ -272,10 +283,10 @@ impl Client {
     }
 
     fn say(&self, kind: &str, body: &impl Serialize, now: u64) -> (String, Vec<u8>) {
-        let (key, to, id) = (&self.key, Some(&self.relay), random_uuid());
+        let (key, ways, id) = (&self.key, (&self.from, Some(&self.relay)), random_uuid());
         let envelope = match self.encoding {
-            Encoding::Json => seal_with_id(key, to, kind, body, now, &id).into_bytes(),
-            Encoding::Cbor => seal_cbor_with_id(key, to, kind, body, now, &id),
+            Encoding::Json => seal_for(key, ways, kind, body, now, &id).into_bytes(),
+            Encoding::Cbor => seal_cbor_for(key, ways, kind, body, now, &id),
         };
         (id, envelope)
     }
@@ -286,6 +297,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::seal::seal_with_id;
 
     const NOW: u64 = 1_760_000_000;
     const URL: &str = "quic://192.0.2.1:4433";

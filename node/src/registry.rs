@@ -61,8 +61,8 @@ pub(crate) struct Registry {
     rooms: Rooms,
     /// Sessions, admitted or about to be, of each account.
     per_account: HashMap<AccountId, usize>,
-    /// The session in which a holder presented credentials last.
-    presenters: HashMap<Did, SessionId>,
+    /// The sessions in which a holder presented credentials, the last one last.
+    presenters: HashMap<Did, Vec<SessionId>>,
     places: usize,
     sessions_max: usize,
     per_account_max: usize,
@@ -177,8 +177,9 @@ impl Registry {
                 Ok(())
             }
             Err(problem) => {
-                self.sessions.remove(&place.session);
-                self.presenters.retain(|_, presenter| *presenter != place.session);
+                if let Some(gone) = self.sessions.remove(&place.session) {
+                    self.forget_presenter(&gone.permit, place.session);
+                }
                 let close = Command::CloseSfu {
                     session: place.session,
                     reason: EndReason::Internal.close_reason(),
@@ -195,15 +196,27 @@ impl Registry {
             return;
         };
         if let Some(holder) = permit.holder().filter(|_| !permit.token().presented().is_empty()) {
-            self.presenters.insert(holder.clone(), session);
+            let presenters = self.presenters.entry(holder.clone()).or_default();
+            presenters.retain(|presenter| *presenter != session);
+            presenters.push(session);
         }
         known.permit = permit;
     }
 
     /// The permit of the session in which a holder presented credentials last.
     pub(crate) fn presenter(&self, holder: &Did) -> Option<Arc<Permit>> {
-        let session = self.sessions.get(self.presenters.get(holder)?)?;
+        let session = self.sessions.get(self.presenters.get(holder)?.last()?)?;
         Some(session.permit.clone())
+    }
+
+    fn forget_presenter(&mut self, permit: &Permit, session: SessionId) {
+        let Some(holder) = permit.holder() else { return };
+        if let Some(presenters) = self.presenters.get_mut(holder) {
+            presenters.retain(|presenter| *presenter != session);
+            if presenters.is_empty() {
+                self.presenters.remove(holder);
+            }
+        }
     }
 
     /// Tells the session's shard something. A shard that cannot take it has lost track of the session, which ends.
@@ -316,11 +329,7 @@ impl Registry {
         let Some(gone) = self.sessions.remove(&session) else {
             return Vec::new();
         };
-        if let Some(holder) = gone.permit.holder()
-            && self.presenters.get(holder) == Some(&session)
-        {
-            self.presenters.remove(holder);
-        }
+        self.forget_presenter(&gone.permit, session);
         tracing::info!(%session, reason = reason.as_str(), "session ended");
         if at_shard {
             let close = Command::CloseSfu {

@@ -148,10 +148,15 @@ impl Caller {
     }
 
     fn join(relay: &Relay, key: &SigningKey, token: &str, name: &str, credentials: &[String]) -> Caller {
-        let mut caller = Caller::connect(relay, key);
+        Caller::connect(relay, key).joined(token, name, credentials)
+    }
+
+    fn joined(self, token: &str, name: &str, credentials: &[String]) -> Caller {
+        let mut caller = self;
         caller.invite(token, name, credentials);
-        caller.hear("an answer", |message| {
-            matches!(message, RelayMessage::Answer(_)).then_some(())
+        caller.hear("an answer", |message| match message {
+            RelayMessage::Error(error) => panic!("{error:?}"),
+            message => matches!(message, RelayMessage::Answer(_)).then_some(()),
         });
         caller
     }
@@ -240,6 +245,15 @@ fn a_service_that_asks_for_more_opens_to_a_live_session_once_it_has_presented_th
         "{verified:?}"
     );
     assert_eq!(setup.turn(&alice, &token).0, 200);
+
+    // Another session of the same holder has it too.
+    let mut second = Caller::join(&setup.relay, &alice, &setup.token(&alice), "alice2", &[]);
+    second.want("turn");
+    assert!(second.verified().services.iter().all(|service| service.open));
+    let bye = second.client.bye("hangup", now());
+    second.say(bye);
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(setup.turn(&alice, &token).0, 200, "the first one is still live");
 
     let bob = SigningKey::generate();
     assert_eq!(setup.turn(&bob, &setup.token(&bob)), closed, "nobody else gains");
@@ -421,7 +435,9 @@ fn a_delegated_device_key_presents_what_is_about_its_holder() {
     let mut wish = Issue::new(alice.did().clone(), audience, 1_000_000, now());
     wish.confirmation = Some((cnf, Some(consent)));
     let token = issue(&setup.relay.issuer(), &wish);
-    let mut call = Caller::join(&setup.relay, &device, &token, "alice", &[]);
+    let mut call = Caller::connect(&setup.relay, &device);
+    call.client = call.client.speaking_for(alice.did().clone());
+    let mut call = call.joined(&token, "alice", &[]);
     for (about, wanted) in [(&device, 403), (&alice, 200)] {
         call.want("turn");
         let nonce = call.request().nonce;

@@ -253,11 +253,12 @@ impl Conversation {
     }
 }
 
-/// The permit of an invite that brings credentials along. Those that do not count are as if they were not there.
+/// The permit of an invite, with the credentials that it brings along, or with what its holder presented in another session.
+/// Those that do not count are as if they were not there.
 pub(super) async fn introduced(relay: &Relay, invite: &Invite, permit: Permit) -> Result<Permit, Problem> {
     let texts = invite.identity.as_ref().map(Introduction::texts);
     let Some(texts) = texts.filter(|texts| !texts.is_empty()) else {
-        return Ok(permit);
+        return Ok(relay.shared(&permit).unwrap_or(permit));
     };
     let presentation = verified(relay, &permit, &texts).await?;
     Ok(permit.presenting(&presentation)?)
