@@ -15,9 +15,10 @@
  */
 
 export { Call } from "./lib/call.js";
+export { fittingCredentials } from "./lib/credentials.js";
 export { MilliwayError } from "./lib/errors.js";
 export { Identity } from "./lib/identity.js";
 export { formatMsat, formatRunway, formatSat, STEPS } from "./lib/money.js";
-export { auditReceipt, openReceipt, rate } from "./lib/receipt.js";
+export { auditReceipt, checkReceipt, counted, openReceipt, rate } from "./lib/receipt.js";
 export { Relay } from "./lib/relay.js";
 export { readToken } from "./lib/token.js";

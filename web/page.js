@@ -203,6 +203,10 @@ function listen(current) {
     if (detail.kind === "draining") announce("The relay restarts in a moment. The call comes back by itself.");
     if (detail.kind === "error") explain(detail.error);
   });
+  current.addEventListener("receipt", ({ detail }) => {
+    if (detail.fault) announce("The receipt of this call does not add up. Ask the relay's operator, with the receipt.");
+    else if (detail.warnings.length) announce("The relay billed over 1 % more than arrived here: some of it was lost on the way, or was never sent.");
+  });
   current.addEventListener("participants", ({ detail }) => {
     announceChange(detail.map(({ name }) => name));
     draw();

@@ -6,16 +6,17 @@
 
 use std::collections::VecDeque;
 
-use identity::{Did, SigningKey};
+use identity::{Did, Documents, SigningKey};
 use serde::Serialize;
 
+use crate::credentials::{Introduction, Present, Request};
 use crate::envelope::Envelope;
 use crate::fault::Fault;
 use crate::message::{
     Bye, Challenge, ClientChanges, Hello, Invite, Media, NAME_LENGTH_MAX, RelayMessage, Resume, Update,
 };
 use crate::receiver::TS_WINDOW;
-use crate::seal::{Encoding, random_uuid, seal_cbor_with_id, seal_with_id};
+use crate::seal::{Encoding, random_uuid, seal_cbor_for, seal_for};
 
 /// Ids of the relay that are remembered: more than it says in the two minutes in which one could be replayed.
 const IDS_MAX: usize = 4_096;
@@ -32,6 +33,8 @@ pub struct Terms<'a> {
     pub sdp: &'a str,
     /// What the session may cost at most.
     pub max_msat_per_second: Option<u64>,
+    /// Credentials besides those in the token, where the service asks for them.
+    pub credentials: &'a [String],
 }
 
 /// Why an envelope of the relay is not believed, or why the client cannot say something now.
@@ -63,7 +66,10 @@ pub enum ClientError {
 /// One connection of a client.
 pub struct Client {
     key: SigningKey,
+    /// In whose name: the key's own, or the holder's who delegated to it.
+    from: Did,
     relay: Did,
+    documents: Documents,
     url: String,
     encoding: Encoding,
     hello_nonce: String,
@@ -71,6 +77,7 @@ pub struct Client {
     challenge: Option<String>,
     invite_id: Option<String>,
     session: Option<String>,
+    request: Option<Request>,
     ids: VecDeque<String>,
 }
 
@@ -78,8 +85,10 @@ impl Client {
     /// For a new connection to `url`, where `relay` is expected: the `aud` of the token that will be shown.
     pub fn new(key: SigningKey, relay: Did, url: &str, encoding: Encoding) -> Client {
         Client {
+            from: key.did().clone(),
             key,
             relay,
+            documents: Documents::none(),
             url: url.to_owned(),
             encoding,
             hello_nonce: random_uuid(),
@@ -87,8 +96,24 @@ impl Client {
             challenge: None,
             invite_id: None,
             session: None,
+            request: None,
             ids: VecDeque::new(),
         }
+    }
+
+    /// With the document of a relay whose DID needs a network (did:web), fetched and checked by the caller.
+    #[must_use]
+    pub fn knowing(mut self, documents: Documents) -> Client {
+        self.documents = documents;
+        self
+    }
+
+    /// With a key that is not one of the holder's, but named by `cnf` in the token, with the holder's delegation: envelopes are
+    /// in the holder's name, the token's `sub`.
+    #[must_use]
+    pub fn speaking_for(mut self, holder: Did) -> Client {
+        self.from = holder;
+        self
     }
 
     /// The session, once the relay has answered.
@@ -121,6 +146,7 @@ impl Client {
                 sdp: terms.sdp.to_owned(),
             },
             max_msat_per_second: terms.max_msat_per_second,
+            identity: (!terms.credentials.is_empty()).then(|| Introduction::of(terms.credentials)),
         };
         let (id, envelope) = self.say("dsip.invite", &body, now);
         self.invite_id = Some(id);
@@ -153,6 +179,29 @@ impl Client {
         Ok(self.say("dsip.update", &body, now).1)
     }
 
+    /// What the relay asked for last, and was not given yet.
+    pub fn request(&self) -> Option<&Request> {
+        self.request.as_ref()
+    }
+
+    /// `dsip.update` with credentials, in answer to the relay's request, which it uses up. The relay's update in
+    /// answer says what came of them (`verify`).
+    ///
+    /// # Errors
+    /// [`ClientError::Early`] before a request, or when its time is over.
+    pub fn present(&mut self, credentials: Vec<String>, now: u64) -> Result<Vec<u8>, ClientError> {
+        let request = self.request.take().filter(|request| now < request.expires);
+        let nonce = request.ok_or(ClientError::Early("request"))?.nonce;
+        let present = Some(Present { nonce, credentials });
+        self.update(
+            ClientChanges {
+                present,
+                ..ClientChanges::default()
+            },
+            now,
+        )
+    }
+
     /// `dsip.bye`.
     pub fn bye(&mut self, reason: &str, now: u64) -> Vec<u8> {
         let end = (0..=reason.len().min(NAME_LENGTH_MAX))
@@ -177,15 +226,16 @@ impl Client {
         now: u64,
     ) -> Result<RelayMessage, ClientError> {
         let envelope = match encoding {
-            Encoding::Cbor => Envelope::open_cbor(envelope)?,
+            Encoding::Cbor => Envelope::open_cbor_with(envelope, &self.documents)?,
             Encoding::Json => {
-                Envelope::open(str::from_utf8(envelope).map_err(|_| Fault::malformed("JSON is UTF-8"))?)?
+                let text = str::from_utf8(envelope).map_err(|_| Fault::malformed("JSON is UTF-8"))?;
+                Envelope::open_with(text, &self.documents)?
             }
         };
         if *envelope.from() != self.relay || !envelope.is_signed_by_sender() {
             return Err(ClientError::Sender);
         }
-        if envelope.to().is_some_and(|to| to != self.key.did()) {
+        if envelope.to().is_some_and(|to| *to != self.from) {
             return Err(ClientError::Receiver);
         }
         if envelope.ts().abs_diff(now) > TS_WINDOW {
@@ -201,7 +251,12 @@ impl Client {
                 self.session = Some(answer.session.clone());
             }
             RelayMessage::Answer(_) => return Err(ClientError::Early("answer to this client's own invite")),
-            RelayMessage::Update(_) | RelayMessage::Bye(_) | RelayMessage::Error(_) => {}
+            RelayMessage::Update(update) => {
+                if let Some(request) = &update.changes.request {
+                    self.request = Some(request.clone());
+                }
+            }
+            RelayMessage::Bye(_) | RelayMessage::Error(_) => {}
         }
         if self.ids.len() == IDS_MAX {
             self.ids.pop_front();
@@ -228,10 +283,10 @@ impl Client {
     }
 
     fn say(&self, kind: &str, body: &impl Serialize, now: u64) -> (String, Vec<u8>) {
-        let (key, to, id) = (&self.key, Some(&self.relay), random_uuid());
+        let (key, ways, id) = (&self.key, (&self.from, Some(&self.relay)), random_uuid());
         let envelope = match self.encoding {
-            Encoding::Json => seal_with_id(key, to, kind, body, now, &id).into_bytes(),
-            Encoding::Cbor => seal_cbor_with_id(key, to, kind, body, now, &id),
+            Encoding::Json => seal_for(key, ways, kind, body, now, &id).into_bytes(),
+            Encoding::Cbor => seal_cbor_for(key, ways, kind, body, now, &id),
         };
         (id, envelope)
     }
@@ -242,6 +297,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::seal::seal_with_id;
 
     const NOW: u64 = 1_760_000_000;
     const URL: &str = "quic://192.0.2.1:4433";
@@ -270,6 +326,7 @@ mod tests {
             token: "a.b.c",
             sdp: "v=0\r\n",
             max_msat_per_second: None,
+            credentials: &[],
         }
     }
 

@@ -3,6 +3,9 @@
 use std::borrow::Cow;
 
 use identity::Refusal;
+use identity::credential::CredentialFault;
+
+use crate::credentials::Wanted;
 
 /// Why an envelope or a request is refused. Becomes a `dsip.error`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -16,6 +19,8 @@ pub struct Fault {
     pub detail: Cow<'static, str>,
     /// The `id` of the envelope that caused it, as far as it could be read.
     pub correlates: Option<String>,
+    /// Credentials that would do, where that is what is missing.
+    pub wanted: Option<Box<Wanted>>,
 }
 
 impl Fault {
@@ -26,6 +31,7 @@ impl Fault {
             reason: reason.into(),
             detail: detail.into(),
             correlates: None,
+            wanted: None,
         }
     }
 
@@ -50,6 +56,13 @@ impl Fault {
         self
     }
 
+    /// The same, with the credentials that would do.
+    #[must_use]
+    pub fn wanting(mut self, wanted: Wanted) -> Fault {
+        self.wanted = Some(Box::new(wanted));
+        self
+    }
+
     pub(crate) fn malformed(detail: &'static str) -> Fault {
         Fault::new(400, "envelope-malformed", detail)
     }
@@ -66,5 +79,17 @@ impl From<Refusal> for Fault {
             );
         }
         Fault::new(refusal.status(), refusal.slug(), refusal.to_string())
+    }
+}
+
+impl From<&CredentialFault> for Fault {
+    fn from(fault: &CredentialFault) -> Fault {
+        let mut said = Fault::new(
+            fault.status(),
+            "",
+            format!("this credential does not count: {fault}"),
+        );
+        said.reason = format!("policy:{}", fault.slug()).into();
+        said
     }
 }

@@ -7,11 +7,13 @@
 
 mod cbor;
 mod client;
+pub mod credentials;
 mod envelope;
 mod fault;
 mod jcs;
 mod memory;
 pub mod message;
+pub mod receipt;
 mod receiver;
 mod seal;
 mod signature;

@@ -1,10 +1,11 @@
-//! The messages of a call. Client to relay: hello, invite, resume, update, ice, bye. Relay to client: challenge, answer,
+//! The messages of a call; those about credentials are in [`crate::credentials`]. Client to relay: hello, invite, resume, update, ice, bye. Relay to client: challenge, answer,
 //! update, bye, error. Unknown members are ignored, so that either side can grow.
 
 use identity::Did;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::credentials::{CREDENTIALS_MAX, Introduction, Present, Request, Verified, Want, Wanted};
 use crate::envelope::Envelope;
 use crate::fault::Fault;
 
@@ -68,6 +69,9 @@ pub struct Invite {
     /// The client's own limit on what this session may cost.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_msat_per_second: Option<u64>,
+    /// Credentials besides those in the token (DSIP 6.1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Introduction>,
 }
 
 /// `dsip.resume`: a session goes on over this connection, after the one it was on broke.
@@ -136,6 +140,12 @@ pub struct ClientChanges {
     /// A further token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub topup: Option<Topup>,
+    /// The credentials that the relay asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub present: Option<Present>,
+    /// A service that the client wants to use: the relay says that it may, or asks for credentials.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub want: Option<Want>,
 }
 
 /// True: muted.
@@ -195,6 +205,12 @@ pub struct RelayChanges {
     /// The result of a top-up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub topup: Option<Credited>,
+    /// Credentials that the relay asks for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request: Option<Request>,
+    /// What came of those that were presented.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verify: Option<Verified>,
 }
 
 /// Whose media a receive m-line carries.
@@ -266,6 +282,9 @@ pub struct ErrorBody {
     pub reason: String,
     /// For people.
     pub detail: String,
+    /// Of `policy:reputation-too-low`: the credentials that would do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wanted: Option<Box<Wanted>>,
 }
 
 impl From<&Fault> for ErrorBody {
@@ -275,6 +294,7 @@ impl From<&Fault> for ErrorBody {
             code: fault.code,
             reason: fault.reason.to_string(),
             detail: fault.detail.to_string(),
+            wanted: fault.wanted.clone(),
         }
     }
 }
@@ -313,6 +333,9 @@ impl ClientMessage {
                 if let Some(name) = &invite.name {
                     within_limits(&[name])?;
                 }
+                if let Some(introduction) = &invite.identity {
+                    few_enough(&introduction.texts())?;
+                }
                 Ok(ClientMessage::Invite(invite))
             }
             "dsip.resume" => {
@@ -324,12 +347,18 @@ impl ClientMessage {
             "dsip.update" => {
                 let update: Update<ClientChanges> = envelope.body(
                     "`dsip.update` needs `session` and `changes` with `offer` or `answer` {`sdp`, `seq`}, `mute` \
-                     {`audio`, `video`}, `subscribe` {`name`, `audio`, `video`} or `topup` {`token`}",
+                     {`audio`, `video`}, `subscribe` {`name`, `audio`, `video`}, `topup` {`token`}, `present` {`nonce`, \
+                     `credentials`} or `want` {`service`}",
                 )?;
                 if update.changes == ClientChanges::default() {
                     return Err(Fault::malformed(
-                        "`changes` names nothing that this relay knows: `offer`, `answer`, `mute`, `subscribe`, `topup`",
+                        "`changes` names nothing that this relay knows: `offer`, `answer`, `mute`, `subscribe`, `topup`, \
+                         `present`, `want`",
                     ));
+                }
+                if let Some(present) = &update.changes.present {
+                    few_enough(&present.credentials)?;
+                    within_limits(&[&present.nonce])?;
                 }
                 Ok(ClientMessage::Update(update))
             }
@@ -344,6 +373,17 @@ impl ClientMessage {
             )),
         }
     }
+}
+
+fn few_enough(credentials: &[String]) -> Result<(), Fault> {
+    if credentials.len() <= CREDENTIALS_MAX {
+        return Ok(());
+    }
+    Err(Fault::new(
+        413,
+        "too-large",
+        "a presentation has at most four credentials; send those that the relay asks for",
+    ))
 }
 
 fn within_limits(names: &[&str]) -> Result<(), Fault> {

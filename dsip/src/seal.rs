@@ -36,7 +36,35 @@ pub fn seal_with_id(
     now: u64,
     id: &str,
 ) -> String {
-    let mut envelope = Value::Object(members(key, to, kind, body, now, id));
+    signed(key, members(key.did(), to, kind, body, now, id))
+}
+
+/// An envelope in JSON in the name of `from`, whom the key may speak for without being one of theirs (`cnf`).
+pub(crate) fn seal_for(
+    key: &SigningKey,
+    (from, to): (&Did, Option<&Did>),
+    kind: &str,
+    body: &impl Serialize,
+    now: u64,
+    id: &str,
+) -> String {
+    signed(key, members(from, to, kind, body, now, id))
+}
+
+/// [`seal_for`] in CBOR.
+pub(crate) fn seal_cbor_for(
+    key: &SigningKey,
+    (from, to): (&Did, Option<&Did>),
+    kind: &str,
+    body: &impl Serialize,
+    now: u64,
+    id: &str,
+) -> Vec<u8> {
+    signed_cbor(key, members(from, to, kind, body, now, id))
+}
+
+fn signed(key: &SigningKey, members: Map<String, Value>) -> String {
+    let mut envelope = Value::Object(members);
     let jws = sign_detached(key, canonicalise(&envelope).as_bytes());
     let alg = key.public_key().algorithm().name();
     envelope["sig"] = serde_json::json!({"alg": alg, "kid": key.kid(), "jws": jws});
@@ -60,7 +88,11 @@ pub fn seal_cbor_with_id(
     now: u64,
     id: &str,
 ) -> Vec<u8> {
-    let whole = Value::Object(members(key, to, kind, body, now, id));
+    signed_cbor(key, members(key.did(), to, kind, body, now, id))
+}
+
+fn signed_cbor(key: &SigningKey, members: Map<String, Value>) -> Vec<u8> {
+    let whole = Value::Object(members);
     let sig = sign_cose(key, canonicalise(&whole).as_bytes());
     let Value::Object(members) = whole else {
         unreachable!("made from an object above")
@@ -69,7 +101,7 @@ pub fn seal_cbor_with_id(
 }
 
 fn members(
-    key: &SigningKey,
+    from: &Did,
     to: Option<&Did>,
     kind: &str,
     body: &impl Serialize,
@@ -86,7 +118,7 @@ fn members(
     members.insert("type".into(), kind.into());
     members.insert("id".into(), id.into());
     members.insert("ts".into(), now.into());
-    members.insert("from".into(), key.did().as_str().into());
+    members.insert("from".into(), from.as_str().into());
     if let Some(to) = to {
         members.insert("to".into(), to.as_str().into());
     }

@@ -4,6 +4,11 @@
 //! `MILLIWAY_WRITE_VECTORS=1 cargo test -p dsip --test vectors`.
 #![allow(clippy::unwrap_used)]
 
+#[path = "vectors/credentials.rs"]
+mod credentials;
+#[path = "vectors/receipts.rs"]
+mod receipts;
+
 use std::path::PathBuf;
 
 use dsip::{Encoding, Envelope, canonicalise, seal_cbor_with_id, seal_with_id};
@@ -134,6 +139,69 @@ fn accepted() -> Value {
             8
         ),
         envelope("bye", 1, relay, "dsip.bye", json!({"reason": "hangup"}), 9),
+        envelope(
+            "invite with a credential",
+            1,
+            relay,
+            "dsip.invite",
+            json!({
+                "room": "tea", "token": "a.b.c", "nonce": "cmVsYXk", "media": {"sdp": "v=0\r\n"},
+                "identity": {"proof": "DIDAuth-JWS", "credentials": ["g.h.i"]},
+            }),
+            10
+        ),
+        envelope(
+            "request for credentials",
+            2,
+            Some(client),
+            "dsip.update",
+            json!({
+                "session": "00000000000000ff",
+                "changes": {"request": {
+                    "nonce": "YXNr", "expires": NOW + 300, "reason": "reputation-too-low", "ends": false,
+                    "wanted": {
+                        "services": [{"service": "turn", "score_min": 300, "roles": ["support"]}],
+                        "issuers": [{"did": key(6).did(), "types": ["ReputationScore", "Role"]}],
+                    },
+                }},
+            }),
+            11
+        ),
+        envelope(
+            "presentation of credentials",
+            1,
+            relay,
+            "dsip.update",
+            json!({
+                "session": "00000000000000ff",
+                "changes": {"present": {"nonce": "YXNr", "credentials": ["g.h.i", "j.k.l"]}},
+            }),
+            12
+        ),
+        envelope(
+            "what came of a presentation",
+            2,
+            Some(client),
+            "dsip.update",
+            json!({
+                "correlates": "00000000-0000-4000-8000-00000000000c", "session": "00000000000000ff",
+                "changes": {"verify": {
+                    "credentials": [{"accepted": true},
+                                    {"accepted": false, "reason": "policy:credential-expired", "detail": "it has expired"}],
+                    "services": [{"service": "sfu", "open": true},
+                                 {"service": "turn", "open": false, "reason": "policy:reputation-too-low"}],
+                }},
+            }),
+            13
+        ),
+        envelope(
+            "want of a service",
+            1,
+            relay,
+            "dsip.update",
+            json!({"session": "00000000000000ff", "changes": {"want": {"service": "turn"}}}),
+            14
+        ),
     ])
 }
 
@@ -417,16 +485,32 @@ fn path() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("vectors/envelopes.json")
 }
 
-#[test]
-fn the_stored_vectors_are_made_again_byte_for_byte() {
-    let made = serde_json::to_string_pretty(&vectors()).unwrap() + "\n";
+/// Holds a stored file against what is made here, or stores it.
+fn stored(name: &str, vectors: &Value) {
+    let made = serde_json::to_string_pretty(vectors).unwrap() + "\n";
+    let path = path().with_file_name(name);
     if std::env::var_os("MILLIWAY_WRITE_VECTORS").is_some() {
-        std::fs::write(path(), &made).unwrap();
+        std::fs::write(&path, &made).unwrap();
     }
     assert!(
-        std::fs::read_to_string(path()).unwrap() == made,
-        "dsip/vectors/envelopes.json is not what is made here"
+        std::fs::read_to_string(path).unwrap_or_default() == made,
+        "dsip/vectors/{name} is not what is made here"
     );
+}
+
+#[test]
+fn the_stored_vectors_are_made_again_byte_for_byte() {
+    stored("envelopes.json", &vectors());
+}
+
+#[test]
+fn messages_of_both_sides_are_read_as_what_they_are() {
+    for vector in accepted().as_array().unwrap() {
+        let envelope = Envelope::open(vector["text"].as_str().unwrap()).unwrap();
+        if *envelope.from() == *key(2).did() {
+            dsip::RelayMessage::read(&envelope).unwrap_or_else(|e| panic!("{}: {e}", vector["name"]));
+        }
+    }
 }
 
 #[test]

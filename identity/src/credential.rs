@@ -2,7 +2,7 @@
 //! 6.3.1 there). Of their types three mean something to a relay: ReputationScore, Role and Organization (DSIP 6.2
 //! and 9).
 //!
-//! Not here: Data Integrity proofs, selective disclosure, presentations, and status lists. A credential that says
+//! Not here: Data Integrity proofs, selective disclosure, presentations (`presentation`), and status lists. A credential that says
 //! that its status has to be looked up (`credentialStatus`) is not taken, since nobody looks it up; the operator's
 //! deny list takes its `jti`.
 
@@ -30,6 +30,7 @@ pub struct Credential {
     role: Option<String>,
     organization: Option<String>,
     expires: Option<u64>,
+    leeway: u64,
 }
 
 /// What a credential has to fit.
@@ -108,6 +109,65 @@ impl Credential {
     pub fn expires(&self) -> Option<u64> {
         self.expires
     }
+    /// From when on it counts no longer, unix seconds: when it expires, and the tolerance for clocks.
+    pub fn counts_until(&self) -> Option<u64> {
+        self.expires.map(|expires| expires.saturating_add(self.leeway))
+    }
+    /// Has it expired since it was verified?
+    pub(crate) fn is_over(&self, now: u64) -> bool {
+        self.counts_until().is_some_and(|until| until <= now)
+    }
+}
+
+impl CredentialFault {
+    /// Stable, for programs.
+    pub fn slug(&self) -> &'static str {
+        match self {
+            CredentialFault::Malformed | CredentialFault::NoIssuer => "credential-malformed",
+            CredentialFault::Untrusted => "credential-untrusted-issuer",
+            CredentialFault::Unresolved(_) => "credential-issuer",
+            CredentialFault::Signature => "credential-signature",
+            CredentialFault::Subject => "credential-subject",
+            CredentialFault::Time => "credential-expired",
+            CredentialFault::Status => "credential-status",
+            CredentialFault::Type => "credential-type",
+        }
+    }
+
+    /// As HTTP and DSIP (21.A) have it: whose fault it is.
+    pub fn status(&self) -> u16 {
+        match self {
+            CredentialFault::Malformed | CredentialFault::NoIssuer => 400,
+            CredentialFault::Signature => 401,
+            CredentialFault::Unresolved(_) => 503,
+            _ => 403,
+        }
+    }
+}
+
+/// What a credential says of itself, before anything is checked: for who looks through their own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Glance {
+    /// Who is said to have issued it.
+    pub issuer: Did,
+    /// Its types.
+    pub types: Vec<String>,
+    /// When it expires, unix seconds, as far as that can be read.
+    pub expires: Option<u64>,
+}
+
+/// Looks at a VC-JWT without checking it.
+pub fn glance(text: &str) -> Option<Glance> {
+    let (_, claims) = parse(text).ok()?;
+    let issuer = issuer(&claims).ok()?;
+    let types = one_or_many(body(&claims).get("type"));
+    let types = types.into_iter().map(str::to_owned).collect();
+    let expires = ends(&claims).ok()?;
+    Some(Glance {
+        issuer,
+        types,
+        expires,
+    })
 }
 
 /// Neither holder nor issuer print.
@@ -164,6 +224,7 @@ pub fn verify(text: &str, rules: &Rules<'_>, documents: &Documents) -> Result<Cr
         role,
         organization,
         expires,
+        leeway: rules.leeway,
     })
 }
 
@@ -202,19 +263,10 @@ fn issuer(claims: &Map<String, Value>) -> Result<Did, CredentialFault> {
 
 /// The latest beginning and the earliest end of all that it names: JWT claims and the data model's own dates.
 fn check_time(claims: &Map<String, Value>, rules: &Rules<'_>) -> Result<Option<u64>, CredentialFault> {
-    let body = body(claims);
-    let seconds = |name: &str| claims.get(name).map(Value::as_u64);
-    let date = |name: &str| body.get(name).map(|value| value.as_str().and_then(unix));
-    let all = |times: [Option<Option<u64>>; 3]| -> Result<Vec<u64>, CredentialFault> {
-        let named = times.into_iter().flatten();
-        named.map(|time| time.ok_or(CredentialFault::Time)).collect()
-    };
-    let from = all([seconds("nbf"), date("validFrom"), date("issuanceDate")])?
+    let from = times(claims, "nbf", ["validFrom", "issuanceDate"])?
         .into_iter()
         .max();
-    let until = all([seconds("exp"), date("validUntil"), date("expirationDate")])?
-        .into_iter()
-        .min();
+    let until = ends(claims)?;
     let begun = from.is_none_or(|from| from <= rules.now.saturating_add(rules.leeway));
     let over = until.is_some_and(|until| until.saturating_add(rules.leeway) <= rules.now);
     if begun && !over {
@@ -222,6 +274,20 @@ fn check_time(claims: &Map<String, Value>, rules: &Rules<'_>) -> Result<Option<u
     } else {
         Err(CredentialFault::Time)
     }
+}
+
+fn ends(claims: &Map<String, Value>) -> Result<Option<u64>, CredentialFault> {
+    let ends = times(claims, "exp", ["validUntil", "expirationDate"])?;
+    Ok(ends.into_iter().min())
+}
+
+/// Those of a claim and two dates that are named. One that cannot be read is as bad as one that has passed.
+fn times(claims: &Map<String, Value>, claim: &str, dates: [&str; 2]) -> Result<Vec<u64>, CredentialFault> {
+    let body = body(claims);
+    let seconds = claims.get(claim).map(Value::as_u64);
+    let dates = dates.map(|name| body.get(name).map(|value| value.as_str().and_then(unix)));
+    let named = [seconds, dates[0], dates[1]].into_iter().flatten();
+    named.map(|time| time.ok_or(CredentialFault::Time)).collect()
 }
 
 /// What it says of the holder.

@@ -3,7 +3,9 @@
 
 use std::fmt;
 
+use crate::credential::Credential;
 use crate::did::Did;
+use crate::presentation::Presentation;
 use crate::proof::{HolderProof, Possession};
 use crate::refusal::Refusal;
 use crate::token::{PayerGrant, RelayToken};
@@ -141,6 +143,28 @@ impl Permit {
     /// What the ledger credits at admission.
     pub fn voucher(&self) -> VoucherClaims {
         self.token.voucher()
+    }
+
+    /// The same permit with what its holder presented, in place of what was presented before.
+    pub fn presenting(&self, presentation: &Presentation) -> Result<Permit, Refusal> {
+        if self.holder() != Some(presentation.subject()) {
+            return Err(Refusal::ProofMissing);
+        }
+        Ok(self.with_presented(&presentation.accepted()))
+    }
+
+    /// The same permit with what the same holder presented under another one of theirs.
+    pub fn sharing(&self, other: &Permit) -> Permit {
+        let same = self.holder().is_some() && self.holder() == other.holder();
+        self.with_presented(if same { other.token.presented() } else { &[] })
+    }
+
+    fn with_presented(&self, presented: &[Credential]) -> Permit {
+        Permit {
+            token: self.token.with_presented(presented),
+            account: self.account.clone(),
+            proven: self.proven,
+        }
     }
 
     /// The token, for deny lists and logs.

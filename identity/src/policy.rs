@@ -235,7 +235,7 @@ impl Policy {
                 Refusal::ServiceForbidden,
             ),
         }
-        let counted = self.counted(token, own, community);
+        let counted = self.counted(token, own, community, now);
         self.reputation(token, service, &counted, &mut decision);
         self.membership(service, &counted, &mut decision);
         self.credit_line(token, &counted, &mut decision);
@@ -326,19 +326,20 @@ impl Policy {
         }
     }
 
-    /// The credentials that count: of each, what its issuer's word is good for.
+    /// The credentials that count now: of each, what its issuer's word is good for.
     fn counted<'a>(
         &self,
         token: &'a RelayToken,
         own: &DenyList,
         community: &DenyList,
+        now: u64,
     ) -> Vec<(&'a Credential, CredentialRule)> {
         let rule = |credential: &Credential| self.credentials.get(credential.issuer()).cloned();
         let denied = |credential: &Credential| own.denies(credential) || community.denies(credential);
         let credentials = token
             .credentials()
             .iter()
-            .filter(|credential| !denied(credential));
+            .filter(|credential| !denied(credential) && !credential.is_over(now));
         credentials
             .filter_map(|credential| Some((credential, rule(credential)?)))
             .collect()
@@ -413,7 +414,8 @@ impl Policy {
         }
     }
 
-    fn rule(&self, service: Service) -> &ServiceRule {
+    /// What a service asks of a holder.
+    pub fn rule(&self, service: Service) -> &ServiceRule {
         match service {
             Service::Sfu => &self.sfu,
             Service::Turn => &self.turn,

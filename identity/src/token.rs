@@ -25,6 +25,7 @@ use claims::Claims;
 pub use grant::{PayerGrant, delegation, payer_grant};
 pub use issue::{Confirmation, Issue, issue};
 pub use lacking::lacking;
+pub use reputation::CREDENTIALS_MAX;
 
 /// The JWS `typ` of a relay token.
 pub const TYP: &str = "relay+jwt";
@@ -95,7 +96,10 @@ pub struct RelayToken {
     tariff: Option<String>,
     reputation: Option<i64>,
     issuers_score: Option<i64>,
+    /// Those in `vc` first, then those that the holder presented since.
     credentials: Vec<Credential>,
+    /// How many of them are the token's own.
+    credentials_inside: usize,
     bearer: bool,
     hash: [u8; 32],
 }
@@ -281,6 +285,7 @@ pub(crate) fn verify_but_for_expiry(
         tariff: claims.name("tariff")?,
         reputation: issuers_score.or(credentials.iter().filter_map(Credential::score).max()),
         issuers_score,
+        credentials_inside: credentials.len(),
         credentials,
         issuer_kid: kid,
         hash: sha256(jwt.as_bytes()),
@@ -353,9 +358,22 @@ impl RelayToken {
     pub fn issuers_score(&self) -> Option<i64> {
         self.issuers_score
     }
-    /// The credentials of the holder that count, in the order of `vc`.
+    /// The credentials of the holder that count, in the order of `vc`, then those presented since.
     pub fn credentials(&self) -> &[Credential] {
         &self.credentials
+    }
+    /// Those of them that were presented.
+    pub fn presented(&self) -> &[Credential] {
+        &self.credentials[self.credentials_inside..]
+    }
+    /// The same token with these in place of what was presented before.
+    pub(crate) fn with_presented(&self, presented: &[Credential]) -> RelayToken {
+        let mut token = self.clone();
+        token.credentials.truncate(self.credentials_inside);
+        token.credentials.extend_from_slice(presented);
+        let scores = token.credentials.iter().filter_map(Credential::score);
+        token.reputation = token.issuers_score.or(scores.max());
+        token
     }
     /// May it be used without a proof?
     pub fn is_bearer(&self) -> bool {

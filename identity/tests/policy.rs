@@ -587,3 +587,23 @@ fn a_key_that_only_authenticates_signs_no_credential() {
     assert!(!verify(&login));
     assert!(verify(&key(7).listed_as(did.clone(), "issue")));
 }
+
+#[test]
+fn a_credential_that_expires_counts_no_longer_in_a_token_that_was_verified_before() {
+    let mut policy = trusting(everything());
+    policy.sfu.score_min = Some(300);
+    let token = token_in(&policy, &[("vc", json!([score(500)]))]);
+    let expires = token.credentials()[0].counts_until().unwrap();
+    assert_eq!(
+        token.credentials()[0].expires(),
+        Some(2_051_222_400),
+        "2035-01-01"
+    );
+    let none = DenyList::default();
+    let at = |now| {
+        let decision = policy.decide(&token, Service::Sfu, &none, &none, now);
+        decision.refusal
+    };
+    assert_eq!(at(expires - 1), None);
+    assert_eq!(at(expires), Some(Refusal::ReputationTooLow));
+}

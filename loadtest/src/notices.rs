@@ -340,6 +340,7 @@ fn listen(
         token,
         sdp: &sdp(),
         max_msat_per_second: None,
+        credentials: &[],
     };
     say(&mut socket, client.invite(&terms, now()?)?)?;
     while client.session().is_none() {

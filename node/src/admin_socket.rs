@@ -15,6 +15,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
 
 use crate::cashier::errand::{self, Errand};
+use crate::clock;
 use crate::relay::Relay;
 
 /// The socket's name in the data folder.
@@ -69,6 +70,7 @@ async fn answer(relay: Arc<Relay>, stream: tokio::net::UnixStream) {
         return;
     }
     let done = match serde_json::from_str::<Errand>(&line) {
+        Ok(Errand::Live) => live(&relay).await,
         Ok(errand) => {
             let operator = relay.key.did().as_str().to_owned();
             let done = relay
@@ -85,6 +87,37 @@ async fn answer(relay: Arc<Relay>, stream: tokio::net::UnixStream) {
     };
     // A caller that went away does not need it.
     let _ = writer.write_all(format!("{answer}\n").as_bytes()).await;
+}
+
+/// A line about the relay, then one for each live session.
+async fn live(relay: &Relay) -> Result<Vec<Value>, String> {
+    let live = relay
+        .cashier
+        .live()
+        .await
+        .map_err(|refused| refused.to_string())?;
+    let registry = relay.registry();
+    let (sfu_sessions, rooms) = registry.live();
+    let mut lines = vec![json!({
+        "relay": relay.key.kid(),
+        "url": relay.public_url,
+        "unix": clock::unix(),
+        "sfu_sessions": sfu_sessions,
+        "rooms": rooms,
+        "billed_sessions": live.len(),
+        "draining": relay.is_draining(),
+        "ledger_up": relay.cashier.is_up(),
+    })];
+    for session in live {
+        let known = registry.session(session.session);
+        let mut line = json!(session);
+        line["room"] = json!(known.map(|known| &*known.room));
+        line["name"] = json!(known.and_then(|known| known.name.as_deref()));
+        line["age_seconds"] =
+            json!(known.map(|known| clock::now().saturating_duration_since(known.opened).as_secs()));
+        lines.push(line);
+    }
+    Ok(lines)
 }
 
 /// Asks a running relay. None: none runs there.

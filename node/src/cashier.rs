@@ -12,6 +12,7 @@ pub(crate) mod errand;
 mod live;
 mod losses;
 mod notice;
+pub(crate) mod overview;
 pub(crate) mod place;
 mod renewal;
 mod rounds;
@@ -215,6 +216,7 @@ enum Message {
     Credit(Box<Voucher>, Reply<Credited>),
     Account(AccountId, Reply<AccountStatus>),
     Receipt(SessionId, Reply<Option<(AccountId, String)>>),
+    Live(Reply<Vec<overview::LiveSession>>),
     Report(usize, Report),
     Release(LeaseId),
     Subscribe(SessionId, mpsc::Sender<Notice>),
@@ -274,6 +276,11 @@ impl CashierHandle {
     /// A session's receipt, as it stands, and who paid.
     pub(crate) async fn receipt(&self, session: SessionId) -> Result<Option<(AccountId, String)>, Refused> {
         self.ask(|reply| Message::Receipt(session, reply)).await
+    }
+
+    /// Everything that is live.
+    pub(crate) async fn live(&self) -> Result<Vec<overview::LiveSession>, Refused> {
+        self.ask(Message::Live).await
     }
 
     /// A shard's report. Never blocks.

@@ -9,6 +9,7 @@ mod parquet;
 mod policy;
 mod replay;
 mod token;
+mod top;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -28,6 +29,12 @@ struct Milliway {
 enum Command {
     /// Run a one-machine relay for trying out: own issuer, faucet and call page
     Dev(DevArguments),
+    /// Run a relay in production, as a node of a did:web operator
+    Serve {
+        /// The TOML file; see deploy/milliway.example.toml
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
     /// Check a configuration file and say every mistake with its line
     Check {
         /// The TOML file
@@ -69,6 +76,8 @@ enum Command {
         #[command(subcommand)]
         command: account::UsageCommand,
     },
+    /// Watch what is live on a running relay
+    Top(top::TopArguments),
     /// Prove the books
     Ledger {
         #[command(subcommand)]
@@ -94,7 +103,7 @@ pub(crate) struct DevArguments {
     /// The TURN server's UDP port; port 0 means any [default: 127.0.0.1:3478]
     #[arg(long, value_name = "ADDR")]
     pub(crate) turn: Option<SocketAddr>,
-    /// DSIP over QUIC; accepted, but not built yet, so nothing listens there [default: 127.0.0.1:4433]
+    /// DSIP over QUIC; port 0 means any [default: 127.0.0.1:4433]
     #[arg(long, value_name = "ADDR")]
     pub(crate) quic: Option<SocketAddr>,
     /// The address put into ICE candidates and XOR-RELAYED-ADDRESS; may be repeated [default: the bound address, and
@@ -110,6 +119,7 @@ type Failure = String;
 pub(crate) fn run() -> ExitCode {
     let result = match Milliway::parse().command {
         Command::Dev(arguments) => crate::dev::run(&arguments),
+        Command::Serve { config } => crate::serve::run(&config),
         Command::Check { config } => check::run(&config),
         Command::Did { command } => did::run(command),
         Command::Token { command } => token::run(command),
@@ -118,6 +128,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Policy { command } => policy::run(command),
         Command::Issuer { command } => account::run_issuer(command),
         Command::Usage { command } => account::run_usage(command),
+        Command::Top(arguments) => top::run(&arguments),
         Command::Ledger { command } => ledger::run(command),
     };
     match result {

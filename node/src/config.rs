@@ -248,6 +248,14 @@ settings! {
         data: PathBuf = "./milliway-data".into();
         /// Threads that relay media, each with its own sockets. 0 means one for each processor.
         shards: u64 = 0, in 0..=64;
+        /// `serve` only: the operator's did:web, which tokens name as their audience. Its document has to list this node's
+        /// key as `#node-ID`; the relay serves it where http.public_url is the DID's own host.
+        operator: String = String::new();
+        /// `serve` only: this node's ID among the operator's, the same after every restart.
+        node: String = "1".into();
+        /// `serve` only: the operator's whole DID document, where several nodes share it (`milliway did document`).
+        /// Empty means one that lists this node alone.
+        did_document: String = String::new();
         /// After SIGTERM, sessions have this long to end by themselves. A second SIGTERM ends them at once.
         drain_seconds: u64 = 30, in 0..=3600;
     }
@@ -258,6 +266,11 @@ settings! {
         /// The address clients know this relay by, without a final slash; proofs are checked against it.
         /// Empty means http:// and the address it listens on.
         public_url: String = String::new();
+        /// PEM file with the certificate chain for HTTPS, the server's own first, and the one with its key. Read again on
+        /// SIGHUP. Empty means plain HTTP, behind a proxy that ends TLS.
+        tls_certificate: String = String::new();
+        /// PEM file with the key of that certificate.
+        tls_key: String = String::new();
         /// Connections open at the same time; further ones wait in the kernel's queue.
         connections_max: u64 = 4096, in 1..=1_000_000;
         /// Connections open at the same time from one IPv4 address or IPv6 /56.
@@ -680,6 +693,9 @@ impl Config {
         }
         if self.turn.tls_certificate.is_empty() != self.turn.tls_key.is_empty() {
             wrong("turn.tls_certificate and turn.tls_key go together");
+        }
+        if self.http.tls_certificate.is_empty() != self.http.tls_key.is_empty() {
+            wrong("http.tls_certificate and http.tls_key go together");
         }
         if self.tariff.sfu_id.is_empty() || self.tariff.turn_id.is_empty() {
             wrong("tariff.sfu_id and tariff.turn_id must not be empty");

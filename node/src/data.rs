@@ -8,10 +8,13 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use identity::SigningKey;
+use identity::{Did, SigningKey};
 use rand::RngExt;
 
 use crate::policy::DenyFile;
+
+/// The file with the DID URL that the relay's key was last served as.
+const SERVED_AS: &str = "served-as";
 
 /// A relay's data folder.
 pub(crate) struct Data {
@@ -64,6 +67,39 @@ impl Data {
             }
         }
         SigningKey::load(&path).map_err(|error| format!("{}: {error}", path.display()))
+    }
+
+    /// The relay's own key, under the DID that it was last served as.
+    pub(crate) fn relay_key(&self) -> Result<SigningKey, String> {
+        let key = self.key("relay.jwk")?;
+        let Ok(kid) = fs::read_to_string(self.path(SERVED_AS)) else {
+            return Ok(key);
+        };
+        let wrong = || {
+            format!(
+                "{}: it must name a DID URL, or be removed",
+                self.path(SERVED_AS).display()
+            )
+        };
+        let (did, fragment) = kid.trim().split_once('#').ok_or_else(wrong)?;
+        Ok(key.listed_as(Did::parse(did).map_err(|_| wrong())?, fragment))
+    }
+
+    /// The relay's key under its own did:key, whatever it was served as before.
+    pub(crate) fn relay_key_alone(&self) -> Result<SigningKey, String> {
+        let _ = fs::remove_file(self.path(SERVED_AS));
+        self.key("relay.jwk")
+    }
+
+    /// The relay's key as a node of an operator, which is remembered for `milliway account` and its like.
+    pub(crate) fn relay_key_as(&self, operator: &Did, node: &str) -> Result<SigningKey, String> {
+        let key = self
+            .key("relay.jwk")?
+            .listed_as(operator.clone(), &format!("node-{node}"));
+        let path = self.path(SERVED_AS);
+        fs::write(&path, format!("{}\n", key.kid()))
+            .map_err(|error| format!("{}: {error}", path.display()))?;
+        Ok(key)
     }
 
     /// The file of the admin token, made on first use.

@@ -7,6 +7,7 @@ pub(crate) mod did_document;
 pub(crate) mod dsip_socket;
 pub(crate) mod faucet;
 pub(crate) mod health;
+pub(crate) mod keys;
 pub(crate) mod metrics;
 pub(crate) mod pages;
 pub(crate) mod problem;
@@ -33,6 +34,7 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -65,10 +67,15 @@ pub(crate) fn router(relay: &Arc<Relay>) -> Router {
         .merge(whep::routes())
         .route_layer(from_fn_with_state(relay.clone(), limited))
         .route_layer(map_response(sdp_exchange::with_cors));
-    routes
+    let mut routes = routes
         .route_layer(from_fn_with_state(relay.clone(), limited))
         .merge(sdp)
-        .route("/.well-known/did.json", get(did_document::show))
+        .route(did_document::PATH, get(did_document::show));
+    // A did:web with a path has its document there.
+    if let Some(path) = did_document::path_of(relay.key.did()) {
+        routes = routes.route(&path, get(did_document::show));
+    }
+    routes
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(metrics::render))
@@ -196,6 +203,25 @@ async fn connection(
     // Who takes nothing of its answers does not keep its place for ever. In a conversation that is a lost network.
     let patience = ANSWER_UNREAD_TIMEOUTS * relay.config.http.request_timeout_seconds * 1_000;
     let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, u32::try_from(patience).unwrap_or(u32::MAX));
+    let Some(keys) = &relay.front_keys else {
+        return requests(&relay, routes, stream, source, place).await;
+    };
+    let handshake = Duration::from_secs(relay.config.http.request_timeout_seconds);
+    match tokio::time::timeout(handshake, keys.acceptor().accept(stream)).await {
+        Ok(Ok(stream)) => requests(&relay, routes, stream, source, place).await,
+        Ok(Err(error)) => tracing::debug!(%error, "no TLS"),
+        Err(_) => tracing::debug!("a TLS handshake took too long"),
+    }
+}
+
+/// The requests of one connection, whatever it is made of.
+async fn requests(
+    relay: &Relay,
+    routes: TowerToHyperService<Router>,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    source: SocketAddr,
+    place: Arc<Place>,
+) {
     let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(ConnectInfo(source));
         request.extensions_mut().insert(place.clone());

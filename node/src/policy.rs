@@ -11,8 +11,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use identity::RelayToken;
+use identity::credential::Credential;
 use identity::policy::{Decision, DenyList, Policy, Service};
 use identity::token::TokenPolicy;
+use tokio::sync::watch;
 
 use crate::config::{Config, Mistake};
 
@@ -30,6 +32,8 @@ pub(crate) struct Rules {
     pub(crate) policy: Policy,
     /// Admissions of one account in a minute; 0 is no limit.
     pub(crate) admissions_per_minute: u64,
+    /// A session that lacks what the SFU asks for ends after this many seconds; 0: it goes on.
+    pub(crate) ends_after_seconds: u64,
     /// Whose lists are listened to.
     pub(crate) communities: Vec<Community>,
     /// Whom the operator denies, in the policy's file and by `milliway deny`.
@@ -43,6 +47,11 @@ impl Rules {
     pub(crate) fn decide(&self, token: &RelayToken, service: Service, now: u64) -> Decision {
         self.policy
             .decide(token, service, &self.denied, &self.denied_by_others, now)
+    }
+
+    /// Is the credential, its issuer or its key denied?
+    pub(crate) fn denies(&self, credential: &Credential) -> bool {
+        self.denied.denies(credential) || self.denied_by_others.denies(credential)
     }
 
     /// May its voucher be credited?
@@ -59,6 +68,8 @@ pub(crate) struct Policies {
     path: Option<PathBuf>,
     deny_file: DenyFile,
     current: RwLock<Arc<Rules>>,
+    /// Counts the changes.
+    changes: watch::Sender<u64>,
 }
 
 impl Policies {
@@ -75,7 +86,13 @@ impl Policies {
             path,
             deny_file,
             current: RwLock::new(Arc::new(rules)),
+            changes: watch::Sender::new(0),
         })
+    }
+
+    /// Tells of every change from now on.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 
     /// The rules of now.
@@ -125,6 +142,8 @@ impl Policies {
     fn change(&self, change: impl FnOnce(&mut Rules)) {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         change(Arc::make_mut(&mut current));
+        drop(current);
+        self.changes.send_modify(|count| *count += 1);
     }
 }
 
@@ -161,6 +180,7 @@ fn read(base: &TokenPolicy, path: Option<&PathBuf>, deny_file: &DenyFile) -> Res
         token,
         policy: file.policy,
         admissions_per_minute: file.admissions_per_minute,
+        ends_after_seconds: file.ends_after_seconds,
         communities: file.communities,
         denied,
         denied_by_others: DenyList::default(),

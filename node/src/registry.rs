@@ -6,7 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use identity::Permit;
+use identity::{Did, Permit};
 use metering::{AccountId, SessionId};
 use sfu::room::{Change, Member};
 use sfu::sdp::Negotiation;
@@ -61,6 +61,8 @@ pub(crate) struct Registry {
     rooms: Rooms,
     /// Sessions, admitted or about to be, of each account.
     per_account: HashMap<AccountId, usize>,
+    /// The sessions in which a holder presented credentials, the last one last.
+    presenters: HashMap<Did, Vec<SessionId>>,
     places: usize,
     sessions_max: usize,
     per_account_max: usize,
@@ -74,6 +76,7 @@ impl Registry {
             sessions: HashMap::new(),
             rooms: Rooms::new(whole(config.room.rooms_max), whole(config.room.members_max)),
             per_account: HashMap::new(),
+            presenters: HashMap::new(),
             places: 0,
             sessions_max: whole(config.sfu.sessions_max),
             per_account_max: whole(config.sfu.sessions_per_account_max),
@@ -159,7 +162,9 @@ impl Registry {
             let detail = format!("This relay has no place for the session: {refused}.");
             Problem::new("capacity", detail)
         })?;
+        let permit = session.permit.clone();
         self.sessions.insert(place.session, session);
+        self.set_permit(place.session, permit);
         let joined = match self.rooms.room(&place.room) {
             Some(room) => room
                 .join(member)
@@ -172,13 +177,44 @@ impl Registry {
                 Ok(())
             }
             Err(problem) => {
-                self.sessions.remove(&place.session);
+                if let Some(gone) = self.sessions.remove(&place.session) {
+                    self.forget_presenter(&gone.permit, place.session);
+                }
                 let close = Command::CloseSfu {
                     session: place.session,
                     reason: EndReason::Internal.close_reason(),
                 };
                 let _ = self.lobby.send(place.session, close);
                 Err(problem)
+            }
+        }
+    }
+
+    /// The holder of a session presented credentials.
+    pub(crate) fn set_permit(&mut self, session: SessionId, permit: Arc<Permit>) {
+        let Some(known) = self.sessions.get_mut(&session) else {
+            return;
+        };
+        if let Some(holder) = permit.holder().filter(|_| !permit.token().presented().is_empty()) {
+            let presenters = self.presenters.entry(holder.clone()).or_default();
+            presenters.retain(|presenter| *presenter != session);
+            presenters.push(session);
+        }
+        known.permit = permit;
+    }
+
+    /// The permit of the session in which a holder presented credentials last.
+    pub(crate) fn presenter(&self, holder: &Did) -> Option<Arc<Permit>> {
+        let session = self.sessions.get(self.presenters.get(holder)?.last()?)?;
+        Some(session.permit.clone())
+    }
+
+    fn forget_presenter(&mut self, permit: &Permit, session: SessionId) {
+        let Some(holder) = permit.holder() else { return };
+        if let Some(presenters) = self.presenters.get_mut(holder) {
+            presenters.retain(|presenter| *presenter != session);
+            if presenters.is_empty() {
+                self.presenters.remove(holder);
             }
         }
     }
@@ -293,6 +329,7 @@ impl Registry {
         let Some(gone) = self.sessions.remove(&session) else {
             return Vec::new();
         };
+        self.forget_presenter(&gone.permit, session);
         tracing::info!(%session, reason = reason.as_str(), "session ended");
         if at_shard {
             let close = Command::CloseSfu {

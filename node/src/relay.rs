@@ -16,6 +16,7 @@ use crate::cashier::CashierHandle;
 use crate::clock;
 use crate::config::Config;
 use crate::http::dsip_socket::Away;
+use crate::http::keys::FrontKeys;
 use crate::http::metrics::Metrics;
 use crate::http::source_limit::SourceLimit;
 use crate::policy::{Caps, Policies};
@@ -60,6 +61,8 @@ pub(crate) struct Relay {
     pub(crate) connections: Arc<Semaphore>,
     /// How much each source may ask for.
     pub(crate) sources: SourceLimit,
+    /// What the front door is shown with, where it speaks HTTPS itself.
+    pub(crate) front_keys: Option<FrontKeys>,
     /// The relay's DID document, as JSON.
     pub(crate) did_document: String,
     /// Counters of the front door, and what renders `/metrics`.

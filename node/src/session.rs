@@ -84,6 +84,8 @@ pub(crate) enum EndReason {
     BalanceExhausted,
     /// The operator froze the account or denied the token.
     Denied,
+    /// It lacks credentials that the SFU asks for, and did not present them when asked.
+    CredentialsMissing,
     /// The relay is shutting down.
     Draining,
     /// The client's socket closed without a goodbye, or its connectivity checks stopped.
@@ -108,6 +110,7 @@ impl EndReason {
             EndReason::Replaced => "replaced",
             EndReason::BalanceExhausted => "balance-exhausted",
             EndReason::Denied => "denied",
+            EndReason::CredentialsMissing => "credentials-missing",
             EndReason::Draining => "draining",
             EndReason::ConnectionLost => "connection-lost",
             EndReason::SetupTimeout => "setup-timeout",
@@ -129,7 +132,10 @@ impl EndReason {
             EndReason::SetupTimeout => CloseReason::Setup,
             EndReason::Handshake => CloseReason::Handshake,
             EndReason::Internal => CloseReason::Fault,
-            EndReason::Denied | EndReason::TimeLimit | EndReason::SlowClient => CloseReason::Policy,
+            EndReason::Denied
+            | EndReason::CredentialsMissing
+            | EndReason::TimeLimit
+            | EndReason::SlowClient => CloseReason::Policy,
         }
     }
 }

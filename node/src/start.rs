@@ -20,6 +20,7 @@ use crate::cashier::{self, CashierConfig};
 use crate::config::{Config, Mistake};
 use crate::data::Data;
 use crate::http::dsip_socket::Away;
+use crate::http::keys::FrontKeys;
 use crate::http::metrics::Metrics;
 use crate::http::source_limit::SourceLimit;
 use crate::policy::{Caps, Policies};
@@ -31,7 +32,7 @@ use crate::session::{EndReason, Told};
 use crate::shard::{self, Command, ShardConfig, Shards};
 use crate::turn_access::TurnAccess;
 use crate::turn_keys::TurnKeys;
-use crate::{admin_socket, clock, descriptors, http, quic};
+use crate::{admin_socket, clock, descriptors, http, own_document, quic};
 
 /// Events of shards that may wait for the control plane. A shard that finds it full counts and drops: a session's end
 /// is then noticed by its own silence.
@@ -141,6 +142,8 @@ pub(crate) async fn start(
     let sinks = Sink::of(&config, &key)?;
     let prices = prices(&config);
     let node = match config.ledger.node.as_str() {
+        // Nodes of one operator differ in their keys alone.
+        "" if key.did().method() == "web" => key.kid(),
         "" => key.did().as_str(),
         name => name,
     };
@@ -185,10 +188,12 @@ pub(crate) async fn start(
         .start(shards.handles(), shards.lobby())
         .map_err(|error| format!("the cashier's thread: {error}"))?;
 
+    let front_keys = FrontKeys::from_config(&config.http)?;
     let public_url = match config.http.public_url.as_str() {
         // A wildcard is nowhere to connect to. What is advertised for media says nothing about the front door.
         "" => format!(
-            "http://{}",
+            "{}://{}",
+            if front_keys.is_some() { "https" } else { "http" },
             advertised(http, &[]).first().copied().unwrap_or(http)
         ),
         url => url.to_owned(),
@@ -231,6 +236,7 @@ pub(crate) async fn start(
         shards: shards.handles(),
         lobby: shards.lobby(),
         did_document: String::new(),
+        front_keys,
         draining: AtomicBool::new(false),
         door: watch::Sender::new(false),
         public_url,
@@ -241,7 +247,7 @@ pub(crate) async fn start(
         metrics,
         prices,
     };
-    relay.did_document = did_document(&relay);
+    relay.did_document = did_document(&relay)?;
     let relay = Arc::new(relay);
     let admin = admin_socket::open(&data.path(admin_socket::NAME))?;
     tokio::spawn(admin_socket::serve(relay.clone(), admin));
@@ -254,6 +260,7 @@ pub(crate) async fn start(
     for sink in sinks {
         tokio::spawn(records::deliver(relay.clone(), sink));
     }
+    tokio::spawn(own_document::follow(relay.clone()));
     Ok(Running {
         relay,
         http,
@@ -264,8 +271,12 @@ pub(crate) async fn start(
     })
 }
 
-/// The relay's DID document. It names only listeners that are open.
-fn did_document(relay: &Relay) -> String {
+/// The relay's DID document: the operator's, where there is one, or its own, which names only listeners that are open.
+fn did_document(relay: &Relay) -> Result<String, String> {
+    let file = &relay.config.relay.did_document;
+    if !file.is_empty() && relay.key.did().method() == "web" {
+        return own_document::read(file.as_ref(), &relay.key);
+    }
     let endpoints = Endpoints {
         http: vec![relay.public_url.clone()],
         ws: vec![relay.dsip_url()],
@@ -278,7 +289,7 @@ fn did_document(relay: &Relay) -> String {
         sfu: relay.candidates.iter().map(ToString::to_string).collect(),
     };
     let keys = [(relay.key.kid().to_owned(), relay.key.public_key().clone())];
-    relay_document(relay.key.did(), &keys, &endpoints).to_string()
+    Ok(relay_document(relay.key.did(), &keys, &endpoints).to_string())
 }
 
 async fn tidy(relay: Arc<Relay>) {
@@ -298,6 +309,7 @@ impl Running {
     pub(crate) fn http_url(&self) -> String {
         match self.relay.config.http.public_url.as_str() {
             "" => self.relay.public_url.clone(),
+            _ if self.relay.front_keys.is_some() => format!("https://{}", self.http),
             _ => format!("http://{}", self.http),
         }
     }

@@ -156,7 +156,10 @@ impl TurnKeys {
 impl Source {
     fn read(&self, provider: &CryptoProvider, dtls: &dimpl::Config) -> Result<Identity, String> {
         let (chain, key) = match self {
-            Source::Files { certificate, key } => (read_chain(certificate)?, read_key(key)?),
+            Source::Files { certificate, key } => (
+                read_chain("turn.tls_certificate", certificate)?,
+                read_key("turn.tls_key", key)?,
+            ),
             Source::SelfSigned(names) => self_signed(names)?,
         };
         let leaf = chain.first().map(|leaf| leaf.to_vec()).unwrap_or_default();
@@ -181,8 +184,9 @@ impl Source {
     }
 }
 
-fn read_chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let wrong = |error: &dyn fmt::Display| format!("turn.tls_certificate {}: {error}", file.display());
+/// The certificates of a PEM file, which the setting `name` names.
+pub(crate) fn read_chain(name: &str, file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let wrong = |error: &dyn fmt::Display| format!("{name} {}: {error}", file.display());
     let chain: Result<Vec<_>, _> = CertificateDer::pem_file_iter(file)
         .map_err(|error| wrong(&error))?
         .collect();
@@ -193,8 +197,9 @@ fn read_chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     Ok(chain)
 }
 
-fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, String> {
-    PrivateKeyDer::from_pem_file(file).map_err(|error| format!("turn.tls_key {}: {error}", file.display()))
+/// The private key of a PEM file, which the setting `name` names.
+pub(crate) fn read_key(name: &str, file: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    PrivateKeyDer::from_pem_file(file).map_err(|error| format!("{name} {}: {error}", file.display()))
 }
 
 fn self_signed(names: &[String]) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), String> {

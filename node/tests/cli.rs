@@ -36,6 +36,9 @@ fn every_command_explains_itself() {
         &["token", "show", "--help"],
         &["ledger", "verify", "--help"],
         &["account", "list", "--help"],
+        &["serve", "--help"],
+        &["top", "--help"],
+        &["did", "document", "--help"],
     ] {
         let output = milliway(command);
         assert!(output.status.success(), "{command:?}");

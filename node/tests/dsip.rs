@@ -106,6 +106,7 @@ impl Client {
             nonce: challenge.nonce.clone(),
             media: Media { sdp: offer() },
             max_msat_per_second: None,
+            identity: None,
         };
         self.say("dsip.invite", &invite);
     }

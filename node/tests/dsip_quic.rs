@@ -136,6 +136,7 @@ impl Conversation {
             token,
             sdp: &sdp,
             max_msat_per_second: None,
+            credentials: &[],
         };
         let invite = self.client.invite(&terms, now()).unwrap();
         self.say(&invite).await;

@@ -16,12 +16,17 @@
  * - "participants": the list of everyone else, each with name, audio, video and stream
  * - "balance" {available_msat, runway_seconds, step, burn_msat_per_second, stepChanged}
  * - "notice" {kind: "attempt", attempt, of} | {kind: "draining", seconds} | {kind: "error", error}
+ * - "request": credentials that the relay asks for, where `credentials` of the options does not answer by itself
+ * - "verify": what came of those that were presented {credentials, services}
+ * - "receipt" {session, jws, claims, fault?, warnings, lost}: a receipt, checked; a fault or a warning is on the console too
  * - "ended" {error?, reason?}: for good; without an error the call was left from here
  */
 
+import { fittingCredentials } from "./credentials.js";
 import { MilliwayError } from "./errors.js";
 import { trimOffer } from "./lines.js";
 import { Signalling } from "./signalling.js";
+import { counted } from "./receipt.js";
 import { Roster } from "./roster.js";
 import { readToken } from "./token.js";
 
@@ -37,6 +42,11 @@ const SILENCE_MAX_MS = 7_000;
 const RETURNING = ["draining", "connection-lost", "slow-client", "internal"];
 /** Goodbyes that mean: the relay is there, but media does not reach it. */
 const UNREACHABLE = ["setup-timeout", "handshake-failed"];
+/** The relay issues a receipt each ten minutes; the last a moment after the end, when it has settled. */
+const AUDIT_EVERY_MS = 10 * 60_000;
+const AUDIT_AFTER_MS = 1_500;
+/** What is on its way when a call is left arrives, and is counted, within this. */
+const LAST_PACKETS_MS = 150;
 /** What this page sends at most; a tile is seldom larger than a quarter of a screen. */
 const VIDEO_BITRATE_MAX = 1_500_000;
 
@@ -49,8 +59,10 @@ export class Call extends EventTarget {
   /**
    * @param {import("./relay.js").Relay} relay
    * @param {{room: string, name?: string, token: string | (() => Promise<string>), stream?: MediaStream,
-   *   relayOnly?: boolean, pool?: {audio: number, video: number}, maxMsatPerSecond?: number}} options
+   *   relayOnly?: boolean, pool?: {audio: number, video: number}, maxMsatPerSecond?: number,
+   *   credentials?: () => string[] | Promise<string[]>}} options
    *   `token`: or where to get one; asked again when the old one has expired
+   *   `credentials`: the holder's VC-JWTs; of those the ones that fit are presented when the relay asks for them
    */
   constructor(relay, options) {
     super();
@@ -79,6 +91,11 @@ export class Call extends EventTarget {
   /** @type {RTCPeerConnection | undefined} */ #peer;
   /** @type {{audio: RTCRtpSender, video: RTCRtpSender} | undefined} */ #senders;
   #token;
+  /** @type {import("./credentials.js").CredentialRequest | undefined} */ #asked;
+  /** Presented last: an invite brings them along. @type {string[]} */ #shown = [];
+  /** What this side counted, by session. @type {Map<string, {began: number, sfu: import("./receipt.js").Seen, lost: number}>} */ #seen = new Map();
+  /** The last receipt of each session, verified. @type {Map<string, string>} */ #receipts = new Map();
+  #auditing;
   /** TURN after a direct path failed: kept for the life of the call. */ #turnNeeded = false;
   #offering = false;
   #offerAgain = false;
@@ -149,6 +166,59 @@ export class Call extends EventTarget {
     return answer.changes.topup;
   }
 
+  /**
+   * A service that this call is going to use. Where it asks for credentials, those that fit are presented.
+   * @param {"sfu" | "turn"} service @returns {Promise<boolean>} whether it is open
+   * @throws {MilliwayError} the relay's refusal of what was presented
+   */
+  async want(service) {
+    let { changes } = await this.#request({ want: { service } });
+    if (changes.request) {
+      this.#asked = changes.request;
+      const fitting = await this.#fitting(changes.request.wanted);
+      if (!fitting.length) return false;
+      changes = { verify: await this.present(fitting) };
+    }
+    return changes.verify?.services.find((one) => one.service === service)?.open ?? false;
+  }
+
+  /**
+   * Presents credentials in answer to the relay's request, which that uses up.
+   * @param {string[]} credentials VC-JWTs about this holder, at most four
+   * @returns {Promise<{credentials: {accepted: boolean, reason?: string, detail?: string}[], services: {service: string, open: boolean, reason?: string}[]}>}
+   * @throws {MilliwayError} none of them counts
+   */
+  async present(credentials) {
+    if (!this.#asked) throw new MilliwayError("presentation-stale", "The relay asks for no credentials now.");
+    const { nonce } = this.#asked;
+    this.#asked = undefined;
+    const { changes } = await this.#request({ present: { nonce, credentials } });
+    this.#shown = credentials.filter((_, at) => changes.verify.credentials[at]?.accepted);
+    this.#send("verify", changes.verify);
+    return changes.verify;
+  }
+
+  /**
+   * Fetches the receipts of this call's sessions and checks them against what was counted here. Happens by itself every ten
+   * minutes and at the end.
+   * @returns {Promise<(import("./receipt.js").Audit & {session: string, jws: string, lost: number})[]>}
+   */
+  async audit() {
+    await this.#count();
+    const audits = [];
+    for (const [session, { sfu, lost }] of this.#seen) {
+      const known = { before: this.#receipts.get(session), seen: { sfu }, quoted: this.tariff };
+      const audit = { session, lost, ...(await this.relay.auditedReceipt(session, known)) };
+      if (!audit.fault) this.#receipts.set(session, audit.jws);
+      if (audit.fault || audit.warnings.length) {
+        console.warn(`milliway: the receipt of session ${session}: ${audit.fault ?? audit.warnings.join(", ")}`, audit);
+      }
+      audits.push(audit);
+      this.#send("receipt", audit);
+    }
+    return audits;
+  }
+
   /** Whose audio and video to receive; both by default. @param {string} name @param {{audio?: boolean, video?: boolean}} wanted */
   async subscribe(name, { audio = true, video = true }) {
     await this.#tell({ subscribe: { name, audio, video } });
@@ -176,9 +246,13 @@ export class Call extends EventTarget {
     const invite = { type: "dsip.invite", room: this.room, token: this.#token, nonce: challenge.nonce, media: { sdp: offer } };
     if (this.name) invite.name = this.name;
     if (this.#options.maxMsatPerSecond) invite.max_msat_per_second = this.#options.maxMsatPerSecond;
-    const answer = await signalling.request(invite, "dsip.answer");
+    const began = performance.now();
+    const answer = await this.#invite(signalling, invite);
     this.session = answer.session;
     this.sessions.add(answer.session);
+    this.#seen.set(answer.session, { began, sfu: { bytes_out: 0, bytes_in: 0, nanoseconds: 0 }, lost: 0 });
+    clearInterval(this.#auditing);
+    this.#auditing = setInterval(() => this.audit().catch(() => {}), AUDIT_EVERY_MS);
     if (answer.economics) this.#account(answer.economics);
     this.#applied = this.#peer.setRemoteDescription({ type: "answer", sdp: answer.media.sdp });
     await this.#applied;
@@ -187,6 +261,43 @@ export class Call extends EventTarget {
       await this.#tell({ mute: this.#silent() });
     }
     await this.#mediaFlows(generation);
+  }
+
+  /** Invites, and once more with credentials where the relay says which would do. */
+  async #invite(signalling, invite) {
+    const withShown = (body) => (this.#shown.length ? { ...body, identity: { credentials: this.#shown } } : body);
+    try {
+      return await signalling.request(withShown(invite), "dsip.answer");
+    } catch (refusal) {
+      const fitting = refusal.wanted ? await this.#fitting(refusal.wanted) : [];
+      if (!fitting.length || fitting.join() === this.#shown.join()) throw refusal;
+      this.#shown = fitting;
+      const { nonce } = await signalling.challenge();
+      return signalling.request(withShown({ ...invite, nonce }), "dsip.answer");
+    }
+  }
+
+  async #fitting(wanted) {
+    return fittingCredentials(wanted, (await this.#options.credentials?.()) ?? []);
+  }
+
+  /** The relay asks of its own accord. What is presented is not awaited: more may be said meanwhile. */
+  async #answerRequest(request) {
+    this.#asked = request;
+    const fitting = await this.#fitting(request.wanted);
+    if (!fitting.length) return this.#send("request", request);
+    this.present(fitting).catch((error) => this.#send("notice", { kind: "error", error: typed(error) }));
+  }
+
+  /** Notes what the peer connection has carried so far. */
+  async #count(peer = this.#peer) {
+    const seen = this.#seen.get(this.session);
+    if (!seen || !peer || peer.connectionState === "closed") return;
+    const stats = await peer.getStats().catch(() => undefined);
+    if (!stats) return;
+    const { lost, ...bytes } = counted(stats);
+    seen.sfu = { ...bytes, nanoseconds: (performance.now() - seen.began) * 1e6 };
+    seen.lost = lost;
   }
 
   #listen(generation) {
@@ -206,7 +317,7 @@ export class Call extends EventTarget {
   }
 
   async #configuration() {
-    const turn = this.relayOnly || this.#turnNeeded ? await this.relay.turnCredentials(await this.#currentToken()) : undefined;
+    const turn = this.relayOnly || this.#turnNeeded ? await this.#turnCredentials() : undefined;
     if (turn?.session) this.sessions.add(turn.session);
     return {
       iceServers: turn?.iceServers ?? [],
@@ -214,6 +325,18 @@ export class Call extends EventTarget {
       bundlePolicy: "max-bundle",
       rtcpMuxPolicy: "require",
     };
+  }
+
+  /** In a call, a threshold is something to present credentials for. */
+  async #turnCredentials() {
+    const token = await this.#currentToken();
+    try {
+      return await this.relay.turnCredentials(token);
+    } catch (error) {
+      const may = error.slug === "reputation-too-low" && this.state === "connected" && (await this.want("turn"));
+      if (!may) throw error;
+      return this.relay.turnCredentials(token);
+    }
   }
 
   /** Makes the peer connection and the first offer. @returns {Promise<string>} SDP */
@@ -276,6 +399,7 @@ export class Call extends EventTarget {
     for (const [attempt, pause] of BACKOFF_MS.entries()) {
       // Only the socket broke: the media flow on, and the session may be taken up again.
       const flowing = error.slug === "relay-gone" && this.#peer?.connectionState === "connected";
+      await this.#count();
       if (!flowing) this.#tearDown();
       await new Promise((resolve) => setTimeout(resolve, pause * (0.75 + Math.random() / 2)));
       if (this.state !== "reconnecting") return;
@@ -316,12 +440,13 @@ export class Call extends EventTarget {
     }
   }
 
-  #tearDown() {
+  /** @param {RTCPeerConnection} [kept] is not closed yet */
+  #tearDown(kept) {
     this.#generation++;
     clearTimeout(this.#silence);
     this.#abort?.(new MilliwayError("relay-gone", "The call was left."));
     this.#signalling?.close();
-    this.#peer?.close();
+    if (this.#peer !== kept) this.#peer?.close();
     this.#signalling = this.#peer = this.#senders = this.#applied = undefined;
     if (this.#roster.clear()) this.#announce();
   }
@@ -331,8 +456,18 @@ export class Call extends EventTarget {
     this.#enter("ended", error);
     // Only the sender's side is awaited: a relay that is gone must not keep us.
     if (reason) await signalling?.send({ type: "dsip.bye", session: this.session, reason }).catch(() => {});
-    this.#tearDown();
+    clearInterval(this.#auditing);
+    const peer = reason ? this.#peer : undefined;
+    if (!peer) await this.#count();
+    this.#tearDown(peer);
     this.#send("ended", { error, reason });
+    const auditLater = () => setTimeout(() => this.audit().catch(() => {}), AUDIT_AFTER_MS);
+    if (!peer) return void (error?.slug in GOODBYES && !RETURNING.includes(error.slug) && auditLater());
+    // What was billed last is still on its way.
+    await new Promise((resolve) => setTimeout(resolve, LAST_PACKETS_MS));
+    await this.#count(peer);
+    peer.close();
+    auditLater();
   }
 
   // What the relay says
@@ -345,7 +480,11 @@ export class Call extends EventTarget {
     const changes = envelope.changes ?? {};
     if (changes.offer) await this.#accept(changes.offer, envelope.id);
     if (changes.answer) await this.#conclude(changes.answer);
-    if (changes.balance) this.#account(changes.balance);
+    if (changes.balance) {
+      this.#account(changes.balance);
+      this.#count();
+    }
+    if (changes.request) await this.#answerRequest(changes.request);
     if (changes.draining) this.#send("notice", { kind: "draining", seconds: changes.draining.seconds });
     const moved = [
       changes.tracks && this.#roster.setTracks(changes.tracks),
@@ -450,6 +589,7 @@ const GOODBYES = {
   hangup: "The relay ended the call.",
   "balance-exhausted": "The balance is used up, so the relay ended the call. Top up to join again.",
   replaced: "You joined this room under the same name from another page; the call goes on there.",
+  "credentials-missing": "The relay asks for credentials that were not presented.",
   denied: "The operator has stopped this account or token. Ask the operator.",
   draining: "The relay is restarting.",
   "connection-lost": "The connection to the relay was lost.",

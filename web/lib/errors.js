@@ -20,7 +20,7 @@ export class MilliwayError extends Error {
   /**
    * @param {string} slug stable, e.g. "balance-exhausted"
    * @param {string} [sentence] what happened and what to do; default: the local sentence
-   * @param {{status?: number, topup?: string, cause?: unknown}} [more]
+   * @param {{status?: number, topup?: string, wanted?: any, cause?: unknown}} [more]
    */
   constructor(slug, sentence, more = {}) {
     super(sentence || LOCAL[slug] || `The relay refused: ${slug}.`, { cause: more.cause });
@@ -30,6 +30,8 @@ export class MilliwayError extends Error {
     this.status = more.status ?? 0;
     /** Where to top up, where the relay says so. */
     this.topup = more.topup;
+    /** Credentials that would do, where that is what is missing. @type {import("./credentials.js").Wanted | undefined} */
+    this.wanted = more.wanted;
   }
 
   /** Trying again without a change is worth it. */
@@ -46,6 +48,6 @@ export class MilliwayError extends Error {
   /** @param {any} envelope a verified dsip.error */
   static fromDsip(envelope) {
     const slug = String(envelope.reason ?? "").split(":").pop() || `dsip-${envelope.code}`;
-    return new MilliwayError(slug, envelope.detail, { status: Number(envelope.code) || 0, topup: envelope.topup });
+    return new MilliwayError(slug, envelope.detail, { status: Number(envelope.code) || 0, topup: envelope.topup, wanted: envelope.wanted });
   }
 }

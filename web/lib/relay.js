@@ -5,7 +5,7 @@
 
 import { request, problemOf, SignedHttp } from "./dpop.js";
 import { MilliwayError } from "./errors.js";
-import { openReceipt } from "./receipt.js";
+import { checkReceipt, openReceipt } from "./receipt.js";
 import { readToken } from "./token.js";
 
 export class Relay {
@@ -79,9 +79,23 @@ export class Relay {
 
   /** @param {string} session @returns {Promise<any>} the claims of its receipt, signature checked; `jws` is the signed form */
   async receipt(session) {
-    const text = await (await this.http.call("GET", `/v1/receipts/${encodeURIComponent(session)}`)).text();
-    const jws = text.trimStart().startsWith("{") ? JSON.parse(text).receipt : text.trim();
+    const jws = await this.#receipt(session);
     return { ...(await openReceipt(jws, this.did, this.document)), jws };
+  }
+
+  /**
+   * The receipt of a session, held against everything that is known here.
+   * @param {string} session @param {{before?: string, seen?: Record<string, import("./receipt.js").Seen>, quoted?: any[]}} [known]
+   * @returns {Promise<import("./receipt.js").Audit & {jws: string}>}
+   */
+  async auditedReceipt(session, known = {}) {
+    const jws = await this.#receipt(session);
+    return { ...(await checkReceipt(jws, { relay: this.did, document: this.document, session, ...known })), jws };
+  }
+
+  async #receipt(session) {
+    const text = await (await this.http.call("GET", `/v1/receipts/${encodeURIComponent(session)}`)).text();
+    return text.trimStart().startsWith("{") ? JSON.parse(text).receipt : text.trim();
   }
 
   /**

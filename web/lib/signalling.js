@@ -40,6 +40,11 @@ export class Signalling {
    */
   async open() {
     await this.#connect();
+    return this.challenge();
+  }
+
+  /** Another challenge on the same connection: one serves one invite. @returns {Promise<any>} as `open` */
+  async challenge() {
     const nonce = random(24);
     const challenge = await this.request({ type: "dsip.hello", nonce }, "dsip.challenge");
     const proven =

@@ -9,8 +9,8 @@ use crate::did::Did;
 use crate::documents::Documents;
 use crate::refusal::Refusal;
 
-/// Most credentials looked at in one token: each costs a signature check.
-const CREDENTIALS_MAX: usize = 4;
+/// Most credentials looked at in one token, and in one presentation: each costs a signature check.
+pub const CREDENTIALS_MAX: usize = 4;
 
 /// The token issuer's own score.
 pub(super) fn issuers_score(claims: &Claims, issuer: &Did) -> Result<Option<i64>, Refusal> {

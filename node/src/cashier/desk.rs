@@ -212,6 +212,8 @@ impl Desk {
                 reply,
                 unix_ns,
             }),
+            // Who asked may have gone away.
+            Message::Live(reply) => drop(reply.send(Ok(self.overview(now)))),
             Message::Ledger(errand) => {
                 let ledger = self.ledger.as_deref_mut();
                 errand(ledger.map(|ledger| ledger as &mut dyn Ledger), unix_ns);

@@ -72,7 +72,7 @@ impl Books {
                 ));
             }
             // Only a credit needs the name.
-            _ if data.path("relay.jwk").is_file() => data.key("relay.jwk")?.did().as_str().to_owned(),
+            _ if data.path("relay.jwk").is_file() => data.relay_key()?.did().as_str().to_owned(),
             _ => OPERATOR_SEAT.to_owned(),
         };
         let mut ledger = place

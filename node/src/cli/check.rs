@@ -8,8 +8,10 @@ use identity::SigningKey;
 use super::Failure;
 use crate::config::Config;
 use crate::descriptors;
+use crate::http::keys::FrontKeys;
 use crate::policy::PolicyFile;
 use crate::records::Sink;
+use crate::serve;
 use crate::turn_keys::TurnKeys;
 
 pub(super) fn run(file: &Path) -> Result<(), Failure> {
@@ -18,6 +20,18 @@ pub(super) fn run(file: &Path) -> Result<(), Failure> {
             // What is wrong with the files is found here and not by the first client.
             TurnKeys::from_config(&config.turn, &[])?;
             Sink::of(&config, &Arc::new(SigningKey::generate()))?;
+            FrontKeys::from_config(&config.http)?;
+            // Who names an operator wants to serve.
+            let wrong = match config.relay.operator.is_empty() {
+                true => Vec::new(),
+                false => serve::mistakes(&config),
+            };
+            for mistake in &wrong {
+                eprintln!("{}: {mistake}", file.display());
+            }
+            if !wrong.is_empty() {
+                return Err(count(wrong.len()));
+            }
             if let Some(warning) = descriptors::warning() {
                 eprintln!("warning: {warning}");
             }
@@ -31,8 +45,12 @@ pub(super) fn run(file: &Path) -> Result<(), Failure> {
             for mistake in &mistakes {
                 eprintln!("{mistake}");
             }
-            let plural = if mistakes.len() == 1 { "" } else { "s" };
-            Err(format!("{} mistake{plural}", mistakes.len()))
+            Err(count(mistakes.len()))
         }
     }
+}
+
+fn count(mistakes: usize) -> Failure {
+    let plural = if mistakes == 1 { "" } else { "s" };
+    format!("{mistakes} mistake{plural}")
 }

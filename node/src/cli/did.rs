@@ -27,6 +27,15 @@ pub(super) enum DidCommand {
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
+    /// Print the operator's DID document with this node's key in it, for `milliway serve`
+    Document {
+        /// The node's TOML configuration
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// The document that lists the operator's other nodes; this node is added, or brought up to date
+        #[arg(long, value_name = "FILE")]
+        with: Option<PathBuf>,
+    },
     /// Print the DID and public key of a private JWK
     Show {
         /// The private JWK
@@ -89,9 +98,23 @@ fn resolve(name: &str, config: Option<&Path>) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The operator's document.
+fn document(config: &Path, with: Option<&Path>) -> Result<(), Failure> {
+    let config = Config::load(Some(config), std::env::vars()).map_err(|mistakes| start::said(&mistakes))?;
+    let with = with.map(|path| {
+        let named = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+        let text = std::fs::read_to_string(path).map_err(|error| named(&error))?;
+        serde_json::from_str(&text).map_err(|error| named(&error))
+    });
+    let document = crate::serve::document(&config, with.transpose()?)?;
+    println!("{document:#}");
+    Ok(())
+}
+
 pub(super) fn run(command: DidCommand) -> Result<(), Failure> {
     let key = match command {
         DidCommand::Resolve { name, config } => return resolve(&name, config.as_deref()),
+        DidCommand::Document { config, with } => return document(&config, with.as_deref()),
         DidCommand::New { out } => {
             let key = SigningKey::generate();
             key.save(&out)

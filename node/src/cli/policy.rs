@@ -45,9 +45,11 @@ pub(super) fn run(command: PolicyCommand) -> Result<(), Failure> {
     let mut config =
         Config::load(config.as_deref(), std::env::vars()).map_err(|mistakes| start::said(&mistakes))?;
     let data = Data::at(data.as_ref().unwrap_or(&config.relay.data));
-    let operator = SigningKey::load(&data.path("relay.jwk")).map_err(|error| {
-        format!("the relay's key in its data folder: {error}; name the folder with --data")
-    })?;
+    // A folder that no relay has used yet has no key, and must not get one here.
+    let operator = match data.path("relay.jwk").is_file() {
+        true => data.relay_key()?,
+        false => return Err("the relay's key is not in its data folder; name the folder with --data".into()),
+    };
     // `milliway dev` lists its own issuer.
     if let Ok(issuer) = SigningKey::load(&data.path("issuer.jwk")) {
         config.auth.issuers.push(issuer.did().clone());

@@ -6,7 +6,20 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 
+use identity::Did;
+use identity::did_web::Location;
+
 use crate::relay::Relay;
+
+/// Where every relay has it.
+pub(crate) const PATH: &str = "/.well-known/did.json";
+
+/// Where else, for a did:web with a path.
+pub(crate) fn path_of(did: &Did) -> Option<String> {
+    let path = Location::of(did).ok().filter(|_| did.method() == "web")?.path;
+    // What a router would take for more than itself is no path of ours.
+    (path != PATH && !path.contains(['{', '}', '*'])).then_some(path)
+}
 
 /// The document, readable from any page: a client checks who the relay is before it signs anything for it.
 pub(crate) async fn show(State(relay): State<Arc<Relay>>) -> Response {

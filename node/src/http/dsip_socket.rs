@@ -8,6 +8,7 @@
 
 mod away;
 mod carrier;
+mod credentials;
 mod speech;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::response::Response;
 use carrier::{Carrier, Gone, Heard, MESSAGE_LENGTH_MAX, QuicStream};
+use credentials::Standings;
 use dsip::message::{
     Bye, Challenge, ClientChanges, Description, ErrorBody, Hello, Invite, RelayChanges, Resume, Update,
 };
@@ -28,7 +30,7 @@ use dsip::{ClientMessage, Encoding, Fault, Received, Receiver, SUBPROTOCOL};
 use identity::{Did, Documents, Permit, Refusal, proof, token};
 use metering::SessionId;
 use serde::Serialize;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::Place;
@@ -116,6 +118,8 @@ struct Conversation {
     told: mpsc::Receiver<Told>,
     /// The last words about tracks and participants: what a client that comes back has to know.
     state: RelayChanges,
+    /// Tells that the policy has changed.
+    rules_changed: watch::Receiver<u64>,
     heard: Instant,
     began: Instant,
     bucket: (f64, Instant),
@@ -129,6 +133,8 @@ struct Live {
     answer_due: Option<Instant>,
     /// The cashier's word: steps at once, the balance every 2 s.
     notices: mpsc::Receiver<Notice>,
+    /// Which services the client may use, and what it was asked for.
+    standings: Standings,
 }
 
 /// However a conversation ends, its session does not outlive it. One that was ended for a reason is gone by now.
@@ -146,6 +152,7 @@ impl Conversation {
         let receiver = Receiver::new(relay.key.did().clone(), relay.dsip_memory.clone());
         let now = Instant::now();
         Conversation {
+            rules_changed: relay.policies.changes(),
             relay,
             carrier,
             encoding: Encoding::Json,
@@ -248,7 +255,8 @@ impl Conversation {
         self.heard = Instant::now();
         let state = self.state.clone();
         self.update(Some(&correlates), state).await?;
-        self.offer_more().await
+        self.offer_more().await?;
+        self.ask_again().await
     }
 
     async fn converse(&mut self) -> Over {
@@ -256,6 +264,7 @@ impl Conversation {
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let due = self.live.as_ref().and_then(|live| live.answer_due);
+            let review = self.live.as_ref().and_then(|live| live.standings.due());
             let silent = match self.live {
                 Some(_) => self.heard + SILENCE_MAX,
                 None => (self.heard + SILENCE_MAX).min(self.began + INVITE_PATIENCE),
@@ -266,6 +275,10 @@ impl Conversation {
                 notice = next_notice(&mut self.live) => self.tell_balance(notice).await,
                 _ = ping.tick() => self.ping().await,
                 () = sleep_until(due.unwrap_or(silent)), if due.is_some() => self.answer_missed(),
+                () = sleep_until(review.unwrap_or(silent)), if review.is_some() => {
+                    self.review("credential-expired").await
+                }
+                Ok(()) = self.rules_changed.changed() => self.review("policy-changed").await,
                 () = sleep_until(silent) => Err(Over::Lost(EndReason::ConnectionLost)),
                 () = self.relay.door_closed(), if self.live.is_none() => Err(Over::Ended),
             };
@@ -362,12 +375,13 @@ impl Conversation {
             return Err(Fault::new(409, "session-open", detail).into());
         }
         let permit = match self.permit(invite, received, documents).await {
-            Ok(permit) => Arc::new(permit),
+            Ok(permit) => permit,
             Err(fault) => {
                 self.relay.metrics.auth_failure("dsip-invite");
                 return Err(fault.into());
             }
         };
+        let permit = Arc::new(credentials::introduced(&self.relay, invite, permit).await?);
         let name = invite
             .name
             .clone()
@@ -383,13 +397,16 @@ impl Conversation {
                 max_msat_per_second: invite.max_msat_per_second,
                 outbox: Some(self.outbox.clone()),
             })
-            .await?;
+            .await
+            .map_err(|problem| credentials::wanting(&self.relay, &problem))?;
         let notices = self.relay.cashier.subscribe(joined.session);
+        let standings = Standings::of(&self.relay.policies.rules(), &permit, clock::unix());
         self.live = Some(Live {
             session: joined.session,
             permit,
             answer_due: None,
             notices,
+            standings,
         });
         let body = dsip::message::Answer {
             correlates: received.envelope.id().to_owned(),
@@ -510,6 +527,12 @@ impl Conversation {
                 ..RelayChanges::default()
             };
             self.update(Some(id), changes).await?;
+        }
+        if let Some(present) = &changes.present {
+            self.presented(present, id).await?;
+        }
+        if let Some(want) = &changes.want {
+            self.wanted(want, id).await?;
         }
         Ok(())
     }

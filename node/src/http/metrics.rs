@@ -55,6 +55,10 @@ impl Metrics {
 
 fn describe() {
     describe_gauge!("milliway_sfu_sessions", "SFU sessions that are open");
+    describe_gauge!(
+        "milliway_did_document_good",
+        "serve: 1 while the operator's published DID document lists this node"
+    );
     describe_gauge!("milliway_sfu_rooms", "Rooms with anybody in them");
     describe_counter!("milliway_sfu_packets_total", "Datagrams of the SFU");
     describe_counter!("milliway_sfu_bytes_total", "UDP payload bytes of the SFU");

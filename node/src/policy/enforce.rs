@@ -27,8 +27,9 @@ impl Relay {
     /// holder gets for nothing today.
     pub(crate) async fn require_policy(&self, permit: &Permit, service: Service) -> Result<Terms, Problem> {
         let (rules, now) = (self.policies.rules(), clock::unix());
+        let shared = self.shared(permit);
         let terms = rules
-            .decide(permit.token(), service, now)
+            .decide(shared.as_ref().unwrap_or(permit).token(), service, now)
             .terms()
             .inspect_err(|refusal| {
                 self.metrics.auth_failure(refusal.slug());
@@ -44,6 +45,16 @@ impl Relay {
             self.give(permit, allowance, now).await?;
         }
         Ok(terms)
+    }
+
+    /// The permit with what its holder presented in another session that is live: it counts for whatever else they ask for
+    /// meanwhile. None if there is nothing to add.
+    pub(crate) fn shared(&self, permit: &Permit) -> Option<Permit> {
+        let holder = permit
+            .holder()
+            .filter(|_| permit.token().presented().is_empty())?;
+        let presenter = self.registry().presenter(holder)?;
+        Some(permit.sharing(&presenter))
     }
 
     /// Credits a token's voucher, within what its issuer may give.

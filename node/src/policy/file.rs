@@ -29,6 +29,8 @@ pub(crate) struct PolicyFile {
     pub(crate) communities: Vec<Community>,
     /// Admissions of one account in a minute; 0 is no limit.
     pub(crate) admissions_per_minute: u64,
+    /// A session that lacks what the SFU asks for ends after this many seconds; 0: it goes on.
+    pub(crate) ends_after_seconds: u64,
 }
 
 /// A signed list and where it lies.
@@ -65,6 +67,7 @@ struct Tables {
     allow: AllowTable,
     lists: Vec<ListTable>,
     rates: RatesTable,
+    present: PresentTable,
 }
 
 #[derive(Default, Deserialize)]
@@ -150,6 +153,12 @@ struct RatesTable {
     admissions_per_minute: u64,
 }
 
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct PresentTable {
+    ends_after_seconds: Option<Refresh>,
+}
+
 /// An amount in msat.
 #[derive(Clone, Copy, Default)]
 struct Amount(u64);
@@ -192,7 +201,7 @@ impl<'de> Deserialize<'de> for Refresh {
         let seconds = u64::deserialize(deserializer)?;
         match (1..=86_400).contains(&seconds) {
             true => Ok(Refresh(seconds)),
-            false => Err(D::Error::custom("refresh_seconds is within 1..=86400")),
+            false => Err(D::Error::custom("these seconds are within 1..=86400")),
         }
     }
 }
@@ -290,6 +299,7 @@ impl PolicyFile {
             denied,
             communities,
             admissions_per_minute: tables.rates.admissions_per_minute,
+            ends_after_seconds: tables.present.ends_after_seconds.map_or(0, |after| after.0),
         })
     }
 }
