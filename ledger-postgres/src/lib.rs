@@ -25,7 +25,8 @@ use std::time::{Duration, Instant};
 use metering::lease::RECLAIM_AFTER;
 use metering::ledger::{
     AccountView, Books, Command, Denied, DumpRow, Entry, EntryId, Fault, IssuerLimits, LeaseView, Ledger,
-    LedgerError, News, Outcome, Proof, RECOVERY_REASON, Recovery, Refusal, SignedReceipt, Tally, Totals,
+    LedgerError, News, Outcome, Proof, RECOVERY_REASON, Recovery, Refusal, SignedReceipt, Tally, TopUp,
+    Totals,
 };
 use metering::receipt::Receipt;
 use metering::{AccountId, LeaseId, SessionId};
@@ -514,6 +515,18 @@ impl Ledger for Postgres {
 
     fn issuers(&self) -> Result<Vec<(String, Tally)>, LedgerError> {
         self.wait(async |ledger| page::tallies(&ledger.link, None).await)
+    }
+
+    fn top_up(&self, id: &str) -> Result<Option<TopUp>, LedgerError> {
+        self.wait(async |ledger| read::top_up(&ledger.link, id).await)
+    }
+
+    fn open_top_ups(&self) -> Result<Vec<TopUp>, LedgerError> {
+        self.wait(async |ledger| read::open_top_ups(&ledger.link).await)
+    }
+
+    fn top_ups(&self, after: Option<&str>, most: usize) -> Result<Vec<TopUp>, LedgerError> {
+        self.wait(async |ledger| read::top_ups(&ledger.link, after, most).await)
     }
 
     fn denied(&self) -> Result<Vec<Denied>, LedgerError> {

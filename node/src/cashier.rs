@@ -183,6 +183,9 @@ pub(crate) enum Refused {
     /// The voucher does not fit.
     #[error("The account cannot hold this voucher as well; spend some of the balance first.")]
     BalanceTooLarge,
+    /// It waits for as many payments as one account may.
+    #[error("This account has too many top-ups open; pay one, or wait until it expires.")]
+    TooManyTopUps,
     /// The ledger does not answer.
     #[error(
         "The relay's ledger cannot be reached at the moment; nothing was charged, try again in some seconds."
@@ -201,6 +204,7 @@ impl Refused {
             Self::VoucherConflict => "voucher-conflict",
             Self::BalanceTooLarge => "balance-too-large",
             Self::IssuerLimit => "issuer-limit",
+            Self::TooManyTopUps => "rate-limited",
             Self::Frozen => "account-frozen",
             Self::LedgerUnavailable | Self::Capacity => "capacity",
         }
@@ -493,6 +497,7 @@ impl From<&Refused> for TurnRefusal {
             Refused::Capacity
             | Refused::VoucherConflict
             | Refused::BalanceTooLarge
+            | Refused::TooManyTopUps
             | Refused::IssuerLimit => Self::Capacity,
         }
     }

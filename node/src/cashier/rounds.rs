@@ -56,7 +56,11 @@ impl From<Refusal> for Refused {
             Refusal::IssuerLimit => Self::IssuerLimit,
             Refusal::Frozen => Self::Frozen,
             Refusal::GrantUsedUp => Self::GrantUsedUp,
-            Refusal::OtherAccount | Refusal::ReceiptFull | Refusal::NoSuchLease => Self::Capacity,
+            Refusal::TopUpTaken => Self::VoucherConflict,
+            Refusal::TooManyTopUps => Self::TooManyTopUps,
+            Refusal::NoSuchTopUp | Refusal::OtherAccount | Refusal::ReceiptFull | Refusal::NoSuchLease => {
+                Self::Capacity
+            }
         }
     }
 }
