@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use identity::VoucherClaims;
 use identity::{Permit, SigningKey};
-use metering::ledger::{Cap, Credited, LedgerError};
+use metering::ledger::{Cap, Credited, LedgerError, TopUp};
 use metering::{
     AccountId, LadderConfig, LeaseId, Ledger, Msat, Rates, Report, Service, SessionId, Step, Tariff, Voucher,
 };
@@ -155,6 +155,17 @@ pub(crate) struct SessionStatus {
     pub(crate) used_msat: Msat,
 }
 
+/// What a step of a top-up did.
+#[derive(Clone, Debug)]
+pub(crate) struct ToppedUp {
+    /// The top-up as it stands.
+    pub(crate) top_up: TopUp,
+    /// What its settlement did.
+    pub(crate) credited: Option<Credited>,
+    /// It had been done before.
+    pub(crate) repeated: bool,
+}
+
 /// Why the cashier said no.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refused {
@@ -216,6 +227,8 @@ enum Message {
     Admit(Box<Admission>, Reply<Admitted>),
     TurnAdmit(TurnAdmission),
     Credit(Box<Voucher>, Reply<Credited>),
+    /// A step of a top-up with money from outside.
+    TopUp(AccountId, Box<metering::ledger::Command>, Reply<ToppedUp>),
     Account(AccountId, Reply<AccountStatus>),
     Receipt(SessionId, Reply<Option<(AccountId, String)>>),
     Report(usize, Report),
@@ -254,6 +267,17 @@ impl CashierHandle {
     /// Credits a voucher, once. Its sessions are served accordingly before this returns.
     pub(crate) async fn credit(&self, voucher: Voucher) -> Result<Credited, Refused> {
         self.ask(|reply| Message::Credit(Box::new(voucher), reply)).await
+    }
+
+    /// A step of a top-up with money from outside; once it credits, its sessions are served accordingly before this
+    /// returns.
+    pub(crate) async fn top_up(
+        &self,
+        account: AccountId,
+        command: metering::ledger::Command,
+    ) -> Result<ToppedUp, Refused> {
+        self.ask(|reply| Message::TopUp(account, Box::new(command), reply))
+            .await
     }
 
     /// How an account stands. One that never had money is an empty one.

@@ -27,6 +27,7 @@ mod rooms;
 mod session;
 mod shard;
 mod start;
+mod top_ups;
 mod turn_access;
 mod turn_keys;
 

@@ -28,6 +28,7 @@ use crate::relay::Relay;
 use crate::resolver::Resolver;
 use crate::session::{EndReason, Told};
 use crate::shard::{self, Command, ShardConfig, Shards};
+use crate::top_ups::TopUps;
 use crate::turn_access::TurnAccess;
 use crate::turn_keys::TurnKeys;
 use crate::{admin_socket, clock, descriptors, http, quic};
@@ -202,6 +203,7 @@ pub(crate) async fn start(
             data.deny_file(),
         )
         .map_err(|mistakes| said(&mistakes))?,
+        top_ups: TopUps::open(&config.topup, data)?,
         caps: Caps::default(),
         lists_due: Notify::new(),
         resolver: Resolver::new(&config.did)?,
@@ -249,6 +251,7 @@ pub(crate) async fn start(
     tokio::spawn(tidy(relay.clone()));
     tokio::spawn(relay.clone().follow_denials());
     tokio::spawn(relay.clone().follow_lists());
+    tokio::spawn(relay.clone().follow_top_ups());
     Ok(Running {
         relay,
         http,

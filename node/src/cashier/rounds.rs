@@ -7,7 +7,7 @@ use metering::{AccountId, LeaseId, Msat, Service, Usage};
 
 use super::answers::Answer;
 use super::desk::Desk;
-use super::{Admission, Admitted, Refused, Reply, TurnAdmission, TurnRefusal};
+use super::{Admission, Admitted, Refused, Reply, ToppedUp, TurnAdmission, TurnRefusal};
 
 /// What to do once a command is in the books, or was refused.
 pub(super) enum Then {
@@ -18,6 +18,10 @@ pub(super) enum Then {
     Credit {
         account: AccountId,
         reply: Reply<Credited>,
+    },
+    TopUp {
+        account: AccountId,
+        reply: Reply<ToppedUp>,
     },
     CreditFirst {
         admission: Box<Admission>,
@@ -131,6 +135,7 @@ impl Desk {
                 }
             }
             Then::Credit { reply, .. } => drop(reply.send(Err(Refused::LedgerUnavailable))),
+            Then::TopUp { reply, .. } => drop(reply.send(Err(Refused::LedgerUnavailable))),
             Then::Admit { reply, .. } | Then::CreditFirst { reply, .. } => {
                 drop(reply.send(Err(Refused::LedgerUnavailable)));
             }
@@ -154,6 +159,25 @@ impl Desk {
                 self.answers.push(Answer::Credit { credited, reply });
             }
             (Then::Credit { reply, .. }, Err(refusal)) => drop(reply.send(Err(refusal.into()))),
+            (
+                Then::TopUp { account, reply },
+                Ok(Outcome::ToppedUp {
+                    top_up,
+                    credited,
+                    repeated,
+                }),
+            ) => {
+                if credited.is_some_and(|credited| !credited.repeated) {
+                    self.note_top_up(&account);
+                }
+                let done = ToppedUp {
+                    top_up: *top_up,
+                    credited,
+                    repeated,
+                };
+                self.answers.push(Answer::TopUp { done, reply });
+            }
+            (Then::TopUp { reply, .. }, Err(refusal)) => drop(reply.send(Err(refusal.into()))),
             (Then::CreditFirst { admission, reply }, Ok(Outcome::Credited(credited))) => {
                 if !credited.repeated {
                     self.note_top_up(&admission.account);
@@ -253,6 +277,7 @@ impl Desk {
             // The ledger answers a command with its own outcome; anything else leaves the asker without an answer.
             (
                 Then::Credit { .. }
+                | Then::TopUp { .. }
                 | Then::CreditFirst { .. }
                 | Then::Admit { .. }
                 | Then::TurnAdmit { .. }
