@@ -7,6 +7,7 @@ mod did;
 mod ledger;
 mod policy;
 mod token;
+mod topup;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -67,6 +68,11 @@ enum Command {
         #[command(subcommand)]
         command: account::UsageCommand,
     },
+    /// Money from outside: what came and what is awaited, and the coins of it
+    Topup {
+        #[command(subcommand)]
+        command: topup::TopUpCommand,
+    },
     /// Prove the books
     Ledger {
         #[command(subcommand)]
@@ -116,6 +122,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Policy { command } => policy::run(command),
         Command::Issuer { command } => account::run_issuer(command),
         Command::Usage { command } => account::run_usage(command),
+        Command::Topup { command } => topup::run(command),
         Command::Ledger { command } => ledger::run(command),
     };
     match result {
