@@ -135,7 +135,7 @@ fn a_token_becomes_the_relays_own_coins_and_is_credited_once_whoever_brings_it_a
         exported.len()
     );
     let listed = milliway(&["topup", "list"], &relay);
-    assert_eq!(listed.len(), 5);
+    assert_eq!(listed.len(), 6);
     assert!(
         listed.iter().all(|row| row.get("detail").is_none()),
         "a list is no purse"
