@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod lightning_node;
+mod nutshell;
 mod relay;
 
 use std::time::{Duration, Instant};
@@ -165,6 +166,44 @@ fn a_node_that_lies_hangs_or_lets_an_invoice_expire_gets_nothing_credited() {
         // Both places are free again.
         asked(&relay, &anna, 9_000);
         assert_eq!(account(&relay, &anna), 0);
+    }
+}
+
+#[test]
+fn the_node_of_these_tests_is_one_to_other_peoples_clients_too() {
+    use std::io::{BufRead, BufReader, Write};
+    use std::process::{Command, Stdio};
+    for kind in KINDS {
+        let node = Node::start(kind);
+        let folder = tempfile::tempdir().unwrap();
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/nutshell/lightning_client.py");
+        let mut client = Command::new("timeout")
+            .arg("60")
+            .arg(nutshell::environment().join("bin/python"))
+            .args([
+                script,
+                if kind == Kind::Lnd {
+                    "lnd"
+                } else {
+                    "core-lightning"
+                },
+            ])
+            .current_dir(folder.path())
+            .env("CASHU_DIR", folder.path())
+            .envs(node.for_nutshell(folder.path()))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(client.stdout.take().unwrap()).lines();
+        let mut input = client.stdin.take().unwrap();
+        let hash = lines.next().unwrap().unwrap();
+        writeln!(input).unwrap();
+        assert_eq!(lines.next().unwrap().unwrap(), "PENDING");
+        node.set(&hash, Stands::Paid(21_000));
+        writeln!(input).unwrap();
+        assert_eq!(lines.next().unwrap().unwrap(), "SETTLED");
+        assert!(client.wait().unwrap().success());
     }
 }
 

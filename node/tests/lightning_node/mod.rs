@@ -74,7 +74,8 @@ impl Node {
     pub(crate) fn start(kind: Kind) -> Node {
         let own = rcgen::KeyPair::generate().unwrap();
         // As LND makes it for itself: its own authority, which no web client would take for a server.
-        let mut certificate = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        let mut certificate =
+            rcgen::CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
         certificate.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         let certificate = certificate.self_signed(&own).unwrap();
         let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
@@ -116,17 +117,35 @@ impl Node {
             Kind::Lnd => ("lnd", MACAROON),
             Kind::CoreLightning => ("core-lightning", RUNE.as_bytes()),
         };
-        std::fs::write(path("node.secret"), secret).unwrap();
+        std::fs::write(path("node.macaroon"), secret).unwrap();
         let payee = PublicKey::from_secret_key(&Secp256k1::new(), &key());
         let text = format!(
             "[topup]\nlightning = \"{name}\"\nlightning_url = \"{}\"\nlightning_certificate = \"{}\"\n\
              lightning_secret_file = \"{}\"\nlightning_payee = \"{payee}\"\nlightning_network = \"regtest\"\n{more}",
             self.url,
             path("node.pem"),
-            path("node.secret"),
+            path("node.macaroon"),
         );
         std::fs::write(path("relay.toml"), text).unwrap();
         path("relay.toml")
+    }
+
+    /// The environment in which Nutshell's own client finds it.
+    pub(crate) fn for_nutshell(&self, folder: &Path) -> Vec<(&'static str, String)> {
+        self.configuration(folder, "");
+        let path = |name: &str| folder.join(name).display().to_string();
+        match self.kind {
+            Kind::Lnd => vec![
+                ("MINT_LND_REST_ENDPOINT", self.url.clone()),
+                ("MINT_LND_REST_CERT", path("node.pem")),
+                ("MINT_LND_REST_MACAROON", path("node.macaroon")),
+            ],
+            Kind::CoreLightning => vec![
+                ("MINT_CLNREST_URL", self.url.clone()),
+                ("MINT_CLNREST_CERT", path("node.pem")),
+                ("MINT_CLNREST_RUNE", path("node.macaroon")),
+            ],
+        }
     }
 
     /// Says how an invoice stands from now on.
@@ -207,13 +226,18 @@ fn answer(kind: Kind, head: &str, body: &[u8], book: &mut Book) -> (u16, Value) 
             .find_map(|(name, value)| name.eq_ignore_ascii_case(wanted).then(|| value.to_owned()))
     };
     let allowed = match kind {
-        Kind::Lnd => header("grpc-metadata-macaroon") == Some(hex(MACAROON)),
+        Kind::Lnd => header("grpc-metadata-macaroon")
+            .is_some_and(|macaroon| macaroon.eq_ignore_ascii_case(&hex(MACAROON))),
         Kind::CoreLightning => header("rune").as_deref() == Some(RUNE),
     };
     if !allowed {
         return (401, json!({"code": 16, "message": "not allowed"}));
     }
-    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    // clnrest takes forms as well as JSON, and LND whole sat.
+    let mut body: Value = serde_json::from_slice(body).unwrap_or_else(|_| form(body));
+    if let Some(sat) = body["value"].as_u64() {
+        body["value_msat"] = (sat * 1_000).into();
+    }
     let number = |value: &Value| {
         value
             .as_str()
@@ -291,6 +315,16 @@ fn answer(kind: Kind, head: &str, body: &[u8], book: &mut Book) -> (u16, Value) 
             json!({"payment_hash": name, "bolt11": bolt11, "payment_secret": hex(&[3; 32]), "created_index": book.made}),
         ),
     }
+}
+
+/// A form without anything that would have to be decoded.
+fn form(body: &[u8]) -> Value {
+    let text = String::from_utf8_lossy(body);
+    let pairs = text.split('&').filter_map(|pair| pair.split_once('='));
+    pairs
+        .map(|(name, value)| (name.to_owned(), Value::from(value)))
+        .collect::<serde_json::Map<_, _>>()
+        .into()
 }
 
 fn shown(kind: Kind, hash: &str, made: &Made) -> Value {

@@ -19,7 +19,7 @@ const START_PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) const FEE: u64 = 100;
 
 /// The virtual environment: test.sh's, or one beside the build.
-fn environment() -> PathBuf {
+pub(crate) fn environment() -> PathBuf {
     if let Some(made) = std::env::var_os("MILLIWAY_TEST_NUTSHELL") {
         return made.into();
     }
