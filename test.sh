@@ -92,6 +92,8 @@ node nodejs
 npm npm
 ps procps
 LIST
+    # The mint that top-ups are tested with lives in a virtual environment.
+    python3 -m ensurepip --version >/dev/null 2>&1 || missing+=(python3 python3-venv)
     # Debian keeps the server's programs off the PATH.
     compgen -G "/usr/lib/postgresql/*/bin/initdb" >/dev/null || missing+=(postgresql)
     [ "${#missing[@]}" -eq 0 ] && return 0
@@ -132,6 +134,11 @@ end_postgres() {
 }
 trap end_postgres EXIT
 
+# Nutshell, the Cashu mint and wallet that top-ups are tested with; the tests start it, each for itself.
+install_nutshell() {
+    node/tests/nutshell/install.sh "$target/nutshell" && export MILLIWAY_TEST_NUTSHELL="$target/nutshell"
+}
+
 install_cargo_deny() {
     command -v cargo-deny >/dev/null 2>&1 && return 0
     echo "installing cargo-deny (once, about four minutes on two cores)"
@@ -162,6 +169,7 @@ if wants rust || wants interop || wants e2e; then
 fi
 export MILLIWAY_BIN="$target/release/milliway"
 if wants rust; then gate "postgresql started" start_postgres; fi
+if wants rust; then gate "Cashu mint installed" install_nutshell; fi
 if wants rust; then cargo_tests "rust" --workspace --exclude loadtest; fi
 if wants rust; then cargo_tests "nats" -p milliway --features nats --test records_nats; fi
 if wants interop; then cargo_tests "interop" -p loadtest; fi

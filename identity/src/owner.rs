@@ -6,7 +6,7 @@ use std::fmt;
 
 use crate::did::Did;
 use crate::documents::Documents;
-use crate::permit::VoucherClaims;
+use crate::permit::{Permit, VoucherClaims};
 use crate::proof::{AccountProof, Request, Verifier};
 use crate::refusal::Refusal;
 use crate::token::{self, RelayToken, TokenPolicy};
@@ -58,6 +58,16 @@ impl Owner {
             Ok(Owner::of(&token, policy, now))
         } else {
             Err(Refusal::ProofMissing)
+        }
+    }
+
+    /// Of a bearer's permit: it is shown whole with every call.
+    pub fn from_permit(permit: &Permit) -> Owner {
+        Owner {
+            own: permit.subject().to_owned(),
+            charged: permit.account().to_owned(),
+            others: Vec::new(),
+            token: None,
         }
     }
 

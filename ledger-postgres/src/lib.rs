@@ -28,7 +28,7 @@ use metering::lease::RECLAIM_AFTER;
 use metering::ledger::{
     AccountView, Books, Command, Cursor, Denied, DumpRow, Entry, EntryId, Fault, IssuerLimits, LeaseView,
     Ledger, LedgerError, News, Outcome, Proof, RECOVERY_REASON, Recovery, Refusal, SignedReceipt, SinkView,
-    Tally, Totals, Unsent,
+    Tally, TopUp, Totals, Unsent,
 };
 use metering::receipt::Receipt;
 use metering::{AccountId, LeaseId, SessionId};
@@ -525,6 +525,18 @@ impl Ledger for Postgres {
 
     fn issuers(&self) -> Result<Vec<(String, Tally)>, LedgerError> {
         self.wait(async |ledger| page::tallies(&ledger.link, None).await)
+    }
+
+    fn top_up(&self, id: &str) -> Result<Option<TopUp>, LedgerError> {
+        self.wait(async |ledger| read::top_up(&ledger.link, id).await)
+    }
+
+    fn open_top_ups(&self) -> Result<Vec<TopUp>, LedgerError> {
+        self.wait(async |ledger| read::open_top_ups(&ledger.link).await)
+    }
+
+    fn top_ups(&self, after: Option<&str>, most: usize) -> Result<Vec<TopUp>, LedgerError> {
+        self.wait(async |ledger| read::top_ups(&ledger.link, after, most).await)
     }
 
     fn denied(&self) -> Result<Vec<Denied>, LedgerError> {

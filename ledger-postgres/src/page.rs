@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use metering::ledger::{
     AccountView, Command, Denied, DumpRow, Entry, EntryId, LeaseState, LeaseView, LedgerError, Rows,
-    SessionRow, SignedReceipt, Sums, Tally, VoucherName, VoucherRow,
+    SessionRow, SignedReceipt, Sums, Tally, TopUp, TopUpState, VoucherName, VoucherRow,
 };
 use metering::receipt::Segment;
 use metering::{AccountId, LeaseId, Msat, Rates, Service, SessionId, Usage, meter};
@@ -51,6 +51,7 @@ pub(crate) struct Keys {
     issuers: BTreeSet<String>,
     receipts: Vec<(String, i32)>,
     denied: BTreeSet<Denied>,
+    top_ups: BTreeSet<String>,
     /// All of whose open leases are meant.
     pub(crate) closing: BTreeSet<String>,
 }
@@ -95,9 +96,29 @@ impl Keys {
                 Command::Deny { denied, .. } => {
                     keys.denied.insert(denied.clone());
                 }
+                Command::BeginTopUp { top_up, .. } => keys.top_up(&top_up.id, &top_up.account),
+                Command::SettleTopUp { id, account, .. } => {
+                    keys.top_up(id, account);
+                    // Its voucher is of its method, which is one of these.
+                    for iss in TOP_UP_METHODS {
+                        keys.vouchers.insert(VoucherName {
+                            iss: iss.to_owned(),
+                            jti: id.clone(),
+                        });
+                    }
+                }
+                Command::FailTopUp { id, account, .. } => keys.top_up(id, account),
+                Command::ExportTopUp { id } => {
+                    keys.top_ups.insert(id.clone());
+                }
             }
         }
         keys
+    }
+
+    fn top_up(&mut self, id: &str, account: &AccountId) {
+        self.top_ups.insert(id.to_owned());
+        self.accounts.insert(account.as_str().to_owned());
     }
 
     fn voucher(&mut self, voucher: &metering::Voucher) {
@@ -153,6 +174,7 @@ pub(crate) struct Page {
     vouchers: BTreeMap<VoucherName, Slot<VoucherRow>>,
     receipts: BTreeMap<(String, i32), Slot<SignedReceipt>>,
     denied: BTreeMap<Denied, Slot<()>>,
+    top_ups: BTreeMap<String, Slot<TopUp>>,
     tallies: BTreeMap<String, Tally>,
     segments: Vec<(String, i32, String)>,
     entries: Vec<(i64, Entry)>,
@@ -304,6 +326,17 @@ impl Page {
             let row = rows.first().map(|row| parse(row.get(0))).transpose()?;
             self.receipts.insert(key.clone(), Slot::read(row));
         }
+        if !keys.top_ups.is_empty() {
+            let names: Vec<&str> = keys.top_ups.iter().map(String::as_str).collect();
+            let sql = "SELECT id, row::text FROM top_ups WHERE id = ANY($1) ORDER BY id FOR UPDATE";
+            for row in link.query(sql, &[&names]).await? {
+                let top_up = parse(row.get(1))?;
+                self.top_ups.insert(row.get(0), Slot::read(Some(top_up)));
+            }
+        }
+        for id in &keys.top_ups {
+            self.top_ups.entry(id.clone()).or_insert_with(|| Slot::read(None));
+        }
         for denied in &keys.denied {
             let sql = "SELECT 1 FROM denied WHERE kind = $1 AND value = $2";
             let rows = link.query(sql, &[&denied.kind, &denied.value]).await?;
@@ -352,6 +385,9 @@ impl Page {
             DumpRow::Receipt(session, row) => {
                 let key = (session.to_string(), number(row.number));
                 self.receipts.insert(key, Slot::new(*row));
+            }
+            DumpRow::TopUp(row) => {
+                self.top_ups.insert(row.id.clone(), Slot::new(*row));
             }
             DumpRow::Denied(denied) => {
                 self.denied.insert(denied, Slot::new(()));
@@ -573,6 +609,17 @@ impl Page {
                 link.query(sql, &[session, number, &store(row)]).await?;
             }
         }
+        for (id, slot) in &self.top_ups {
+            if let (Some(row), true) = (&slot.row, slot.changed) {
+                let sql = if slot.was_there {
+                    "UPDATE top_ups SET state = $2, row = $3::text::jsonb WHERE id = $1"
+                } else {
+                    "INSERT INTO top_ups VALUES ($1, $2, $3::text::jsonb)"
+                };
+                link.query(sql, &[id, &top_up_state(row.state), &store(row)])
+                    .await?;
+            }
+        }
         for (denied, slot) in &self.denied {
             if slot.changed && slot.was_there != slot.row.is_some() {
                 let sql = if slot.was_there {
@@ -611,6 +658,14 @@ impl Rows for Page {
 
     fn put_voucher(&mut self, name: &VoucherName, row: &VoucherRow) -> Result<(), LedgerError> {
         put(self.vouchers.get_mut(name), row.clone())
+    }
+
+    fn top_up(&mut self, id: &str) -> Result<Option<TopUp>, LedgerError> {
+        read(self.top_ups.get(id))
+    }
+
+    fn put_top_up(&mut self, row: &TopUp) -> Result<(), LedgerError> {
+        put(self.top_ups.get_mut(&row.id), row.clone())
     }
 
     fn lease(&mut self, lease: LeaseId) -> Result<Option<LeaseView>, LedgerError> {
@@ -844,6 +899,17 @@ fn state(state: LeaseState) -> &'static str {
         LeaseState::Open => "open",
         LeaseState::Closed => "closed",
         LeaseState::Reclaimed => "reclaimed",
+    }
+}
+
+/// How a top-up may be paid, as the issuer of its voucher.
+const TOP_UP_METHODS: [&str; 2] = ["lightning", "cashu"];
+
+fn top_up_state(state: TopUpState) -> &'static str {
+    match state {
+        TopUpState::Open => "open",
+        TopUpState::Settled => "settled",
+        TopUpState::Failed => "failed",
     }
 }
 

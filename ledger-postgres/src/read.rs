@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use metering::ledger::{
     AccountView, Denied, DumpRow, Entry, EntryId, Fault, LeaseState, LeaseView, LedgerError, News, Proof,
-    Prover, SessionRow, SignedReceipt, Sums, Totals,
+    Prover, SessionRow, SignedReceipt, Sums, TopUp, Totals,
 };
 use metering::receipt::Receipt;
 use metering::{AccountId, LeaseId, Msat, SessionId};
@@ -114,6 +114,33 @@ pub(crate) async fn signed_receipt(
         )
         .await?;
     rows.first().map(|row| parse(row.get(0))).transpose()
+}
+
+/// A top-up.
+pub(crate) async fn top_up(link: &Link, id: &str) -> Result<Option<TopUp>, LedgerError> {
+    let rows = link
+        .query("SELECT row::text FROM top_ups WHERE id = $1", &[&id])
+        .await?;
+    rows.first().map(|row| parse(row.get(0))).transpose()
+}
+
+/// The top-ups that are open.
+pub(crate) async fn open_top_ups(link: &Link) -> Result<Vec<TopUp>, LedgerError> {
+    let sql = "SELECT row::text FROM top_ups WHERE state = 'open' ORDER BY id";
+    let rows = link.query(sql, &[]).await?;
+    rows.iter().map(|row| parse(row.get(0))).collect()
+}
+
+/// Top-ups after one of this name, at most so many.
+pub(crate) async fn top_ups(
+    link: &Link,
+    after: Option<&str>,
+    most: usize,
+) -> Result<Vec<TopUp>, LedgerError> {
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let sql = "SELECT row::text FROM top_ups WHERE id > $1 ORDER BY id LIMIT $2";
+    let rows = link.query(sql, &[&after.unwrap_or_default(), &most]).await?;
+    rows.iter().map(|row| parse(row.get(0))).collect()
 }
 
 /// The sums over all nodes.
@@ -246,6 +273,12 @@ pub(crate) async fn dump(
     let sql = "SELECT session, row::text FROM receipts ORDER BY session, number";
     for row in link.query(sql, &[]).await? {
         to(DumpRow::Receipt(session(row.get(0))?, parse(row.get(1))?))?;
+    }
+    for row in link
+        .query("SELECT row::text FROM top_ups ORDER BY id", &[])
+        .await?
+    {
+        to(DumpRow::TopUp(parse(row.get(0))?))?;
     }
     denied(link)
         .await?

@@ -65,6 +65,9 @@ CREATE TABLE denied (kind text NOT NULL, value text NOT NULL, PRIMARY KEY (kind,
 CREATE TABLE sinks (sink text PRIMARY KEY, holder text, row jsonb NOT NULL);
 CREATE TABLE counters (name text PRIMARY KEY, value int8 NOT NULL);
 INSERT INTO counters VALUES ('deny', 0), ('freeze', 0), ('restored', 0);
+", "
+CREATE TABLE top_ups (id text PRIMARY KEY, state text NOT NULL, row jsonb NOT NULL);
+CREATE INDEX top_ups_open ON top_ups (id) WHERE state = 'open';
 "];
 
 /// Brings the tables to the newest version.

@@ -18,6 +18,7 @@ mod outbox;
 mod recovery;
 mod replay;
 mod settle;
+mod top_up;
 mod verify;
 
 // Named after what they hold, next to the crate's own modules of those names.
@@ -37,6 +38,7 @@ pub use outbox::{Cursor, Leaving, SinkView, Unsent, in_account_order};
 pub use recovery::{REASON as RECOVERY_REASON, Recovery};
 pub use replay::Record;
 pub use settle::receipt;
+pub use top_up::{TopUp, TopUpState};
 pub use verify::{Fault, Proof, Prover};
 pub use vouchers::{Credited, VoucherRow};
 
@@ -88,6 +90,15 @@ pub trait Ledger: Send {
 
     /// What each issuer's vouchers came to.
     fn issuers(&self) -> Result<Vec<(String, Tally)>, LedgerError>;
+
+    /// A top-up with money from outside.
+    fn top_up(&self, id: &str) -> Result<Option<TopUp>, LedgerError>;
+
+    /// Top-ups that are open.
+    fn open_top_ups(&self) -> Result<Vec<TopUp>, LedgerError>;
+
+    /// Top-ups of whatever state after one of this name, or from the first, in the order of their names.
+    fn top_ups(&self, after: Option<&str>, most: usize) -> Result<Vec<TopUp>, LedgerError>;
 
     /// The deny list.
     fn denied(&self) -> Result<Vec<Denied>, LedgerError>;
@@ -220,6 +231,38 @@ pub enum Command {
         /// Whether it is to be on the list.
         on: bool,
     },
+    /// Begin a top-up, before anything is asked of whoever brings the money.
+    BeginTopUp {
+        /// The top-up.
+        top_up: Box<TopUp>,
+        /// Top-ups that the account may have open, this one included.
+        open_max: u32,
+    },
+    /// Its money has arrived: credit it.
+    SettleTopUp {
+        /// The payment's name.
+        id: String,
+        /// Whose it is.
+        account: AccountId,
+        /// DID of the operator.
+        operator: String,
+        /// What is to be kept of it.
+        detail: serde_json::Value,
+    },
+    /// Its money will not arrive.
+    FailTopUp {
+        /// The payment's name.
+        id: String,
+        /// Whose it is.
+        account: AccountId,
+        /// Why.
+        reason: String,
+    },
+    /// The operator has taken its coins out.
+    ExportTopUp {
+        /// The payment's name.
+        id: String,
+    },
 }
 
 /// What a new lease is for.
@@ -299,6 +342,15 @@ pub enum Outcome {
         /// Whether the list changed.
         changed: bool,
     },
+    /// Of `BeginTopUp`, `SettleTopUp`, `FailTopUp` and `ExportTopUp`.
+    ToppedUp {
+        /// The top-up as it stands.
+        top_up: Box<TopUp>,
+        /// What its settlement did.
+        credited: Option<Credited>,
+        /// It had been done before, and nothing happened.
+        repeated: bool,
+    },
     /// A report or settlement that was already in the books, or of an old epoch: nothing moved.
     Ignored,
 }
@@ -339,6 +391,15 @@ pub enum Refusal {
     /// A record that says too little, or what cannot be.
     #[error("it cannot be replayed: {0}")]
     CannotReplay(&'static str),
+    /// The payment was claimed before, for another account.
+    #[error("this payment was claimed for another account")]
+    TopUpTaken,
+    /// The account waits for as many payments as it may.
+    #[error("the account has too many top-ups open; pay one, or wait until it expires")]
+    TooManyTopUps,
+    /// No such top-up of this account.
+    #[error("there is no such top-up")]
+    NoSuchTopUp,
     /// No such lease, or it has ended.
     #[error("there is no such open lease")]
     NoSuchLease,

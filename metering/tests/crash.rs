@@ -440,3 +440,61 @@ fn kill_9_of_the_process_loses_no_acknowledged_credit() {
         assert_eq!(spent.available.get() + receipt.msat.get(), 4_000);
     }
 }
+
+/// THREATS, money: kill -9 between any two steps of a top-up.
+#[test]
+fn a_payment_is_credited_exactly_once_wherever_the_power_fails() {
+    use metering::ledger::{TopUp, TopUpState};
+    let begin = || Command::BeginTopUp {
+        top_up: Box::new(TopUp::new(
+            "aa",
+            "cashu",
+            &account(0),
+            Msat::new(500),
+            serde_json::json!({"inputs": ["coin"], "outputs": [1, 2]}),
+        )),
+        open_max: 1,
+    };
+    let settle = || Command::SettleTopUp {
+        id: "aa".into(),
+        account: account(0),
+        operator: "did:key:z6MkRelay".into(),
+        detail: serde_json::json!({"proofs": ["coin"]}),
+    };
+    for luck in [0, 0x5555_5555_5555_5555, 0x1234_5678_9abc_def0, u64::MAX] {
+        for operations in 0..200 {
+            let disk = Disk::default();
+            let (mut ledger, _) = Embedded::open_on(disk.clone(), 1).unwrap();
+            disk.fail_after(operations);
+            let begun = ledger.apply(&[begin()], 2).is_ok();
+            // Only what was begun durably is exchanged for coins; that is the whole point.
+            let settled = begun && ledger.apply(&[settle()], 3).is_ok();
+            drop(ledger);
+            let disk = disk.after_the_crash(luck);
+            let (mut ledger, _) = Embedded::open_on(disk, 4).unwrap();
+            let row = ledger.top_up("aa").unwrap();
+            assert!(
+                row.is_some() || !begun,
+                "{operations} {luck:x}: begun and forgotten"
+            );
+            if settled {
+                assert_eq!(row.as_ref().unwrap().state, TopUpState::Settled);
+            }
+            if let Some(row) = row {
+                let open = ledger.open_top_ups().unwrap().len();
+                assert_eq!(open == 1, row.state == TopUpState::Open);
+                if open == 1 {
+                    assert_eq!(row.detail["outputs"][1], 2);
+                }
+                ledger.apply(&[settle(), settle()], 5).unwrap();
+                let view = ledger.account(&account(0)).unwrap().unwrap();
+                assert_eq!((view.available, view.open_top_ups), (Msat::new(500), 0));
+            }
+            ledger.verify().unwrap();
+            if settled {
+                // The disk outlived the whole story.
+                break;
+            }
+        }
+    }
+}

@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use identity::VoucherClaims;
 use identity::{Permit, SigningKey};
-use metering::ledger::{Cap, Credited, LedgerError};
+use metering::ledger::{Cap, Credited, LedgerError, TopUp};
 use metering::{
     AccountId, LadderConfig, LeaseId, Ledger, Msat, Rates, Report, Service, SessionId, Step, Tariff, Voucher,
 };
@@ -157,6 +157,17 @@ pub(crate) struct SessionStatus {
     pub(crate) used_msat: Msat,
 }
 
+/// What a step of a top-up did.
+#[derive(Clone, Debug)]
+pub(crate) struct ToppedUp {
+    /// The top-up as it stands.
+    pub(crate) top_up: TopUp,
+    /// What its settlement did.
+    pub(crate) credited: Option<Credited>,
+    /// It had been done before.
+    pub(crate) repeated: bool,
+}
+
 /// Why the cashier said no.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refused {
@@ -185,6 +196,9 @@ pub(crate) enum Refused {
     /// The voucher does not fit.
     #[error("The account cannot hold this voucher as well; spend some of the balance first.")]
     BalanceTooLarge,
+    /// It waits for as many payments as one account may.
+    #[error("This account has too many top-ups open; pay one, or wait until it expires.")]
+    TooManyTopUps,
     /// The ledger does not answer.
     #[error(
         "The relay's ledger cannot be reached at the moment; nothing was charged, try again in some seconds."
@@ -203,6 +217,7 @@ impl Refused {
             Self::VoucherConflict => "voucher-conflict",
             Self::BalanceTooLarge => "balance-too-large",
             Self::IssuerLimit => "issuer-limit",
+            Self::TooManyTopUps => "rate-limited",
             Self::Frozen => "account-frozen",
             Self::LedgerUnavailable | Self::Capacity => "capacity",
         }
@@ -214,6 +229,8 @@ enum Message {
     Admit(Box<Admission>, Reply<Admitted>),
     TurnAdmit(TurnAdmission),
     Credit(Box<Voucher>, Reply<Credited>),
+    /// A step of a top-up with money from outside.
+    TopUp(AccountId, Box<metering::ledger::Command>, Reply<ToppedUp>),
     Account(AccountId, Reply<AccountStatus>),
     Receipt(SessionId, Reply<Option<(AccountId, String)>>),
     Live(Reply<Vec<overview::LiveSession>>),
@@ -266,6 +283,17 @@ impl CashierHandle {
     /// Credits a voucher, once. Its sessions are served accordingly before this returns.
     pub(crate) async fn credit(&self, voucher: Voucher) -> Result<Credited, Refused> {
         self.ask(|reply| Message::Credit(Box::new(voucher), reply)).await
+    }
+
+    /// A step of a top-up with money from outside; once it credits, its sessions are served accordingly before this
+    /// returns.
+    pub(crate) async fn top_up(
+        &self,
+        account: AccountId,
+        command: metering::ledger::Command,
+    ) -> Result<ToppedUp, Refused> {
+        self.ask(|reply| Message::TopUp(account, Box::new(command), reply))
+            .await
     }
 
     /// How an account stands. One that never had money is an empty one.
@@ -518,6 +546,7 @@ impl From<&Refused> for TurnRefusal {
             Refused::Capacity
             | Refused::VoucherConflict
             | Refused::BalanceTooLarge
+            | Refused::TooManyTopUps
             | Refused::IssuerLimit => Self::Capacity,
         }
     }

@@ -10,6 +10,7 @@ mod policy;
 mod replay;
 mod token;
 mod top;
+mod topup;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -78,6 +79,11 @@ enum Command {
     },
     /// Watch what is live on a running relay
     Top(top::TopArguments),
+    /// Money from outside: what came and what is awaited, and the coins of it
+    Topup {
+        #[command(subcommand)]
+        command: topup::TopUpCommand,
+    },
     /// Prove the books
     Ledger {
         #[command(subcommand)]
@@ -129,6 +135,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Issuer { command } => account::run_issuer(command),
         Command::Usage { command } => account::run_usage(command),
         Command::Top(arguments) => top::run(&arguments),
+        Command::Topup { command } => topup::run(command),
         Command::Ledger { command } => ledger::run(command),
     };
     match result {

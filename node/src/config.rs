@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use crate::cashier::place::Place;
+use crate::top_ups::Base;
 use identity::Did;
 use identity::did_web::Location;
 use toml::de::{DeTable, DeValue};
@@ -453,6 +454,44 @@ settings! {
         /// Who records are from (`source`); the same on all nodes that share a ledger. Empty means the relay's DID.
         source: String = String::new();
     }
+
+    /// Top-ups with money from outside, all of them off by default. See docs/topups.md.
+    topup: TopUpSettings {
+        /// The least that one top-up may bring.
+        minimum_msat: u64 = 1_000, in 1..=BALANCE_MAX;
+        /// The most.
+        maximum_msat: u64 = 100_000_000, in 1..=BALANCE_MAX;
+        /// Top-ups that one account may wait for.
+        open_per_account_max: u64 = 4, in 1..=100;
+        /// Top-ups that this node follows at a time.
+        open_max: u64 = 1_000, in 1..=100_000;
+        /// The Lightning node that makes invoices: "lnd" (its REST interface) or "core-lightning" (clnrest).
+        lightning: String = String::new();
+        /// Where its interface is, like "https://127.0.0.1:8080"; http:// only on this machine.
+        lightning_url: String = String::new();
+        /// PEM file with its certificate (LND: tls.cert) or with the authority that signed it. Empty means the system's
+        /// authorities.
+        lightning_certificate: String = String::new();
+        /// The file with what it asks for: LND a macaroon, Core Lightning a rune. Invoices are all that it must allow.
+        lightning_secret_file: String = String::new();
+        /// The node's public key, 66 hexadecimal digits: invoices of any other are refused. Empty means any.
+        lightning_payee: String = String::new();
+        /// Its network: "bitcoin", "testnet", "signet" or "regtest".
+        lightning_network: String = "bitcoin".into();
+        /// How long an invoice can be paid.
+        invoice_seconds: u64 = 600, in 60..=86_400;
+        /// Cashu mints whose coins are taken, as tokens name them. Who takes a mint's coins trusts it with their worth.
+        mints: Vec<String> = Vec::new();
+        /// PEM file with the mints' certificate or its authority. Empty means the system's authorities.
+        mint_certificate: String = String::new();
+        /// The file with the seed of the relay's own coins, made on first use: 64 hexadecimal digits. Nodes that share a
+        /// ledger share it. Empty means cashu.seed in the data folder.
+        cashu_seed_file: String = String::new();
+        /// Answer 402 in the form of L402 to clients that ask for it (Accept-Authenticate: L402). Needs a Lightning node.
+        l402: bool = false;
+        /// What the invoice of an L402 challenge is over.
+        l402_msat: u64 = 100_000, in 1..=BALANCE_MAX;
+    }
     /// What happens as a balance runs low, by how many seconds it would last at full quality.
     ladder: Ladder {
         /// Below this the client is warned.
@@ -687,6 +726,31 @@ impl Config {
         }
         if let Err(what) = Place::parse(&self.ledger.url, "", Path::new("ledger.redb")) {
             wrong(&what);
+        }
+        let topup = &self.topup;
+        if !matches!(topup.lightning.as_str(), "" | "lnd" | "core-lightning") {
+            wrong("topup.lightning must be \"lnd\", \"core-lightning\" or empty");
+        }
+        if !topup.lightning.is_empty() && Base::parse(&topup.lightning_url).is_none() {
+            wrong("topup.lightning_url must be like https://127.0.0.1:8080; http:// only on this machine");
+        }
+        if !topup.lightning.is_empty() && topup.lightning_secret_file.is_empty() {
+            wrong("topup.lightning needs a topup.lightning_secret_file");
+        }
+        if !topup::lightning::Terms::NETWORKS.contains(&topup.lightning_network.as_str()) {
+            wrong("topup.lightning_network must be bitcoin, testnet, signet or regtest");
+        }
+        if topup.mints.iter().any(|mint| Base::parse(mint).is_none()) {
+            wrong("topup.mints must be addresses like https://mint.example; http:// only on this machine");
+        }
+        if topup.minimum_msat > topup.maximum_msat {
+            wrong("topup.minimum_msat must not be above topup.maximum_msat");
+        }
+        if topup.l402 && topup.lightning.is_empty() {
+            wrong("topup.l402 needs a topup.lightning");
+        }
+        if topup.l402 && !(topup.minimum_msat..=topup.maximum_msat).contains(&topup.l402_msat) {
+            wrong("topup.l402_msat must lie between topup.minimum_msat and topup.maximum_msat");
         }
         if self.room.video_codecs.is_empty() {
             wrong("room.video_codecs must name at least one codec, or \"*\"");

@@ -118,6 +118,33 @@ impl Data {
         }
     }
 
+    /// 32 secret bytes in a file, as hexadecimal digits; drawn on first use. A file elsewhere is named by its whole path.
+    pub(crate) fn secret_32(&self, name: &str) -> Result<[u8; 32], String> {
+        let path = self.path(name);
+        let named = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+        let drawn: [u8; 32] = rand::rng().random();
+        let text: String = drawn.iter().map(|byte| format!("{byte:02x}")).collect();
+        let made = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path);
+        match made.and_then(|mut file| writeln!(file, "{text}").and_then(|()| file.sync_all())) {
+            Ok(()) => return Ok(drawn),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(named(&error)),
+        }
+        let text = fs::read_to_string(&path).map_err(|error| named(&error))?;
+        let digits = text.trim();
+        let bytes =
+            (digits.len() == 64 && digits.bytes().all(|digit| digit.is_ascii_hexdigit())).then(|| {
+                let byte =
+                    |at: usize| u8::from_str_radix(&digits[2 * at..2 * at + 2], 16).unwrap_or_default();
+                std::array::from_fn(byte)
+            });
+        bytes.ok_or_else(|| named(&"it must hold 64 hexadecimal digits"))
+    }
+
     /// A file in the folder, as an absolute path where that can be known.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         let folder = fs::canonicalize(&self.folder).unwrap_or_else(|_| self.folder.clone());

@@ -16,6 +16,7 @@ pub(crate) mod sdp_exchange;
 pub(crate) mod source_limit;
 pub(crate) mod tariff;
 pub(crate) mod topup;
+pub(crate) mod topups;
 pub(crate) mod turn_credentials;
 pub(crate) mod whep;
 pub(crate) mod whip;
@@ -40,6 +41,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::clock;
 use crate::relay::Relay;
+use crate::top_ups::l402;
 use problem::Problem;
 
 /// Request heads past this are answered 431 by hyper. A token with everything in it is under 8 KiB, twice that
@@ -58,6 +60,8 @@ pub(crate) fn router(relay: &Arc<Relay>) -> Router {
         .route("/v1/tariff", get(tariff::show))
         .route("/v1/account", get(account::show))
         .route("/v1/topup", post(topup::credit))
+        .route("/v1/topups", get(topups::list).post(topups::begin))
+        .route("/v1/topups/{id}", get(topups::show))
         .route("/v1/receipts/{session}", get(receipts::show))
         .route("/v1/dsip", any(dsip_socket::upgrade));
     if relay.issuer.is_some() {
@@ -65,9 +69,11 @@ pub(crate) fn router(relay: &Arc<Relay>) -> Router {
     }
     let sdp = whip::routes()
         .merge(whep::routes())
+        .route_layer(from_fn_with_state(relay.clone(), l402::offer))
         .route_layer(from_fn_with_state(relay.clone(), limited))
         .route_layer(map_response(sdp_exchange::with_cors));
     let mut routes = routes
+        .route_layer(from_fn_with_state(relay.clone(), l402::offer))
         .route_layer(from_fn_with_state(relay.clone(), limited))
         .merge(sdp)
         .route(did_document::PATH, get(did_document::show));

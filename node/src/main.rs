@@ -31,6 +31,7 @@ mod serve;
 mod session;
 mod shard;
 mod start;
+mod top_ups;
 mod turn_access;
 mod turn_keys;
 

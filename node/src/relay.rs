@@ -24,6 +24,7 @@ use crate::registry::Registry;
 use crate::resolver::Resolver;
 use crate::session::EndReason;
 use crate::shard::{Lobby, ShardEvent, ShardHandle};
+use crate::top_ups::TopUps;
 use crate::turn_access::TurnAccess;
 use crate::turn_keys::TurnKeys;
 
@@ -51,6 +52,8 @@ pub(crate) struct Relay {
     pub(crate) dsip_memory: Arc<dsip::Memory>,
     /// Sessions whose client may come back.
     pub(crate) away: Away,
+    /// Who brings money from outside.
+    pub(crate) top_ups: TopUps,
     /// The ledger's side.
     pub(crate) cashier: CashierHandle,
     /// The threads that relay.

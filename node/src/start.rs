@@ -30,6 +30,7 @@ use crate::relay::Relay;
 use crate::resolver::Resolver;
 use crate::session::{EndReason, Told};
 use crate::shard::{self, Command, ShardConfig, Shards};
+use crate::top_ups::TopUps;
 use crate::turn_access::TurnAccess;
 use crate::turn_keys::TurnKeys;
 use crate::{admin_socket, clock, descriptors, http, own_document, quic};
@@ -209,6 +210,7 @@ pub(crate) async fn start(
             data.deny_file(),
         )
         .map_err(|mistakes| said(&mistakes))?,
+        top_ups: TopUps::open(&config.topup, data)?,
         caps: Caps::default(),
         lists_due: Notify::new(),
         resolver: Resolver::new(&config.did)?,
@@ -261,6 +263,7 @@ pub(crate) async fn start(
         tokio::spawn(records::deliver(relay.clone(), sink));
     }
     tokio::spawn(own_document::follow(relay.clone()));
+    tokio::spawn(relay.clone().follow_top_ups());
     Ok(Running {
         relay,
         http,

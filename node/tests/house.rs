@@ -11,6 +11,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("metering", &[]),
     // A room of its own: `metering` opens no socket, and the program is not the only user of the shared ledger.
     ("ledger-postgres", &["metering"]),
+    ("topup", &[]),
     ("dsip", &["identity"]),
     ("datagram", &["wire", "identity", "metering"]),
     ("sfu", &["wire", "identity", "metering"]),
@@ -26,6 +27,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "datagram",
             "sfu",
             "turn-server",
+            "topup",
         ],
     ),
     (
@@ -39,6 +41,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "datagram",
             "sfu",
             "turn-server",
+            "topup",
             "milliway",
         ],
     ),
@@ -53,6 +56,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "datagram",
             "sfu",
             "turn-server",
+            "topup",
             "milliway",
             "loadtest",
         ],

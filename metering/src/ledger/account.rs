@@ -52,6 +52,9 @@ pub struct AccountView {
     /// Settlements, numbered without gaps; the latest has this number.
     #[serde(default)]
     pub settlements: u64,
+    /// Top-ups that it waits for.
+    #[serde(default)]
+    pub open_top_ups: u32,
 }
 
 impl AccountView {
@@ -68,6 +71,7 @@ impl AccountView {
             frozen: false,
             entries: 0,
             settlements: 0,
+            open_top_ups: 0,
         }
     }
 

@@ -5,7 +5,7 @@
 //! amount out of one sum and into another, and the rows change beside it.
 
 use super::{
-    AccountView, Cap, Command, LedgerError, Outcome, Refusal, Stop, VoucherRow,
+    AccountView, Cap, Command, LedgerError, Outcome, Refusal, Stop, TopUp, VoucherRow,
     journal::{Entry, EntryId, Kind, VoucherName},
 };
 use crate::{
@@ -31,6 +31,10 @@ pub trait Rows {
     fn voucher(&mut self, name: &VoucherName) -> Result<Option<VoucherRow>, LedgerError>;
     /// Writes a voucher that was not there.
     fn put_voucher(&mut self, name: &VoucherName, row: &VoucherRow) -> Result<(), LedgerError>;
+    /// A top-up with money from outside.
+    fn top_up(&mut self, id: &str) -> Result<Option<TopUp>, LedgerError>;
+    /// Writes it.
+    fn put_top_up(&mut self, row: &TopUp) -> Result<(), LedgerError>;
     /// A lease, open or not.
     fn lease(&mut self, lease: LeaseId) -> Result<Option<LeaseView>, LedgerError>;
     /// Writes a lease.
@@ -397,6 +401,15 @@ impl<R: Rows> Books<R> {
                 .put_receipt(*session, receipt)
                 .map(Outcome::Kept)
                 .map_err(Stop::Broken),
+            Command::BeginTopUp { top_up, open_max } => self.begin_top_up(top_up, *open_max),
+            Command::SettleTopUp {
+                id,
+                account,
+                operator,
+                detail,
+            } => self.settle_top_up(id, account, operator, detail),
+            Command::FailTopUp { id, account, reason } => self.fail_top_up(id, account, reason),
+            Command::ExportTopUp { id } => self.export_top_up(id),
             Command::Deny { denied, on } => self.deny(denied, *on).map_err(Stop::Broken),
         };
         match done {

@@ -6,7 +6,7 @@
 
 use super::{
     AccountView, Cursor, Denied, Entry, EntryId, Kind, LeaseView, LedgerError, SessionRow, SignedReceipt,
-    Sums, Tally, VoucherRow,
+    Sums, Tally, TopUp, VoucherRow,
 };
 use crate::{AccountId, LeaseId, Msat, SessionId, receipt::Segment};
 use serde::{Deserialize, Serialize};
@@ -34,6 +34,8 @@ pub enum DumpRow {
     Issuer(String, Tally),
     /// A signed receipt.
     Receipt(SessionId, Box<SignedReceipt>),
+    /// A top-up with money from outside.
+    TopUp(Box<TopUp>),
     /// Something on the deny list.
     Denied(Denied),
     /// How far a sink of usage records is. After the entries.

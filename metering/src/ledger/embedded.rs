@@ -4,7 +4,7 @@
 use super::{
     AccountView, Command, Cursor, Denied, DumpRow, EntryId, IssuerLimits, LeaseState, LeaseView, Leaving,
     Ledger, LedgerError, News, Outcome, Proof, Recovery, Refusal, Renumbering, SignedReceipt, SinkView,
-    Tally, Totals, Unsent, VoucherName, VoucherRow,
+    Tally, TopUp, TopUpState, Totals, Unsent, VoucherName, VoucherRow,
     books::{Books, Rows, SessionRow},
     journal::Entry,
     settle,
@@ -20,6 +20,7 @@ use redb::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
+    ops::Bound,
     path::{Path, PathBuf},
     time::Instant,
 };
@@ -38,6 +39,9 @@ pub(super) const TOTALS: TableDefinition<&str, Json> = TableDefinition::new("tot
 pub(super) const ISSUERS: TableDefinition<&str, Json> = TableDefinition::new("issuers");
 pub(super) const RECEIPTS: TableDefinition<(u64, u32), Json> = TableDefinition::new("receipts");
 pub(super) const DENIED: TableDefinition<(&str, &str), ()> = TableDefinition::new("denied");
+pub(super) const TOP_UPS: TableDefinition<&str, Json> = TableDefinition::new("top_ups");
+/// Those that are open.
+pub(super) const OPEN_TOP_UPS: TableDefinition<&str, ()> = TableDefinition::new("open_top_ups");
 pub(super) const COUNTERS: TableDefinition<&str, u64> = TableDefinition::new("counters");
 const SINKS: TableDefinition<&str, Json> = TableDefinition::new("sinks");
 
@@ -265,6 +269,38 @@ impl Ledger for Embedded {
             .collect()
     }
 
+    fn top_up(&self, id: &str) -> Result<Option<TopUp>, LedgerError> {
+        match table(&self.read()?, TOP_UPS)? {
+            Some(table) => load(table.get(id)?),
+            None => Ok(None),
+        }
+    }
+
+    fn open_top_ups(&self) -> Result<Vec<TopUp>, LedgerError> {
+        let transaction = self.read()?;
+        let (Some(rows), Some(open)) = (table(&transaction, TOP_UPS)?, table(&transaction, OPEN_TOP_UPS)?)
+        else {
+            return Ok(Vec::new());
+        };
+        let mut found = Vec::new();
+        for row in open.iter()? {
+            found.extend(load(rows.get(row?.0.value())?)?);
+        }
+        Ok(found)
+    }
+
+    fn top_ups(&self, after: Option<&str>, most: usize) -> Result<Vec<TopUp>, LedgerError> {
+        let Some(table) = table(&self.read()?, TOP_UPS)? else {
+            return Ok(Vec::new());
+        };
+        let after = after.map_or(Bound::Unbounded, Bound::Excluded);
+        table
+            .range::<&str>((after, Bound::Unbounded))?
+            .take(most)
+            .map(|row| parse(row?.1.value()))
+            .collect()
+    }
+
     fn denied(&self) -> Result<Vec<Denied>, LedgerError> {
         let Some(table) = table(&self.read()?, DENIED)? else {
             return Ok(Vec::new());
@@ -436,6 +472,9 @@ impl Ledger for Embedded {
                 ))?;
             }
         }
+        for top_up in all(table(&transaction, TOP_UPS)?)? {
+            to(DumpRow::TopUp(top_up))?;
+        }
         self.denied()?
             .into_iter()
             .try_for_each(|denied| to(DumpRow::Denied(denied)))?;
@@ -520,6 +559,8 @@ pub(super) struct Tables<'t> {
     issuers: Table<'t, &'static str, Json>,
     receipts: Table<'t, (u64, u32), Json>,
     denied: Table<'t, (&'static str, &'static str), ()>,
+    top_ups: Table<'t, &'static str, Json>,
+    open_top_ups: Table<'t, &'static str, ()>,
     counters: Table<'t, &'static str, u64>,
     sinks: Table<'t, &'static str, Json>,
     totals: Totals,
@@ -546,6 +587,8 @@ impl<'t> Tables<'t> {
             issuers: transaction.open_table(ISSUERS)?,
             receipts: transaction.open_table(RECEIPTS)?,
             denied: transaction.open_table(DENIED)?,
+            top_ups: transaction.open_table(TOP_UPS)?,
+            open_top_ups: transaction.open_table(OPEN_TOP_UPS)?,
             counters: transaction.open_table(COUNTERS)?,
             sinks: transaction.open_table(SINKS)?,
             totals_before: totals.clone(),
@@ -614,6 +657,7 @@ impl<'t> Tables<'t> {
             DumpRow::Receipt(session, receipt) => {
                 self.put_receipt(session, &receipt)?;
             }
+            DumpRow::TopUp(row) => self.put_top_up(&row)?,
             DumpRow::Denied(denied) => self.put_denied(&denied, true)?,
             DumpRow::Sink(sink, cursor) => {
                 self.sinks.insert(sink.as_str(), store(&cursor).as_slice())?;
@@ -653,6 +697,20 @@ impl Rows for Tables<'_> {
     fn put_voucher(&mut self, name: &VoucherName, row: &VoucherRow) -> Result<(), LedgerError> {
         self.vouchers
             .insert((name.iss.as_str(), name.jti.as_str()), store(row).as_slice())?;
+        Ok(())
+    }
+
+    fn top_up(&mut self, id: &str) -> Result<Option<TopUp>, LedgerError> {
+        load(self.top_ups.get(id)?)
+    }
+
+    fn put_top_up(&mut self, row: &TopUp) -> Result<(), LedgerError> {
+        self.top_ups.insert(row.id.as_str(), store(row).as_slice())?;
+        if row.state == TopUpState::Open {
+            self.open_top_ups.insert(row.id.as_str(), ())?;
+        } else {
+            self.open_top_ups.remove(row.id.as_str())?;
+        }
         Ok(())
     }
 

@@ -34,6 +34,20 @@ pub struct VoucherRow {
 impl<R: Rows> Books<R> {
     /// Credits a voucher, once. `reason`: the operator's, where it is a gift of the operator's.
     pub(super) fn credit(&mut self, voucher: &Voucher, reason: Option<&str>) -> Result<Credited, Stop> {
+        self.credit_once(voucher, reason, true)
+    }
+
+    /// Credits what was paid for with money, once. No issuer stands for it, so no issuer's limit applies.
+    pub(super) fn credit_paid(&mut self, voucher: &Voucher) -> Result<Credited, Stop> {
+        self.credit_once(voucher, None, false)
+    }
+
+    fn credit_once(
+        &mut self,
+        voucher: &Voucher,
+        reason: Option<&str>,
+        is_promise: bool,
+    ) -> Result<Credited, Stop> {
         let name = VoucherName {
             iss: voucher.iss.clone(),
             jti: voucher.jti.clone(),
@@ -55,7 +69,8 @@ impl<R: Rows> Books<R> {
         if held.is_none_or(|held| held > Msat::MAX_BALANCE) || !self.has_room_for(voucher.balance) {
             return Err(Refusal::BalanceTooLarge.into());
         }
-        if let Some(most) = self.limits.of(&voucher.iss)
+        if is_promise
+            && let Some(most) = self.limits.of(&voucher.iss)
             && self.outstanding(&voucher.iss)?.saturating_add(voucher.balance) > most
         {
             return Err(Refusal::IssuerLimit.into());

@@ -11,7 +11,9 @@ use serde::Serialize;
 
 use super::desk::Desk;
 use super::live::Account;
-use super::{AccountStatus, Admission, Admitted, Order, Refused, Reply, SessionStatus, TurnAdmission};
+use super::{
+    AccountStatus, Admission, Admitted, Order, Refused, Reply, SessionStatus, ToppedUp, TurnAdmission,
+};
 
 /// The JWS `typ` of a receipt.
 const RECEIPT_TYP: &str = "milliway-receipt+jws";
@@ -41,6 +43,10 @@ pub(super) enum Answer {
         lease: LeaseId,
         granted: Msat,
         admission: TurnAdmission,
+    },
+    TopUp {
+        done: ToppedUp,
+        reply: Reply<ToppedUp>,
     },
     Credit {
         credited: Credited,
@@ -83,6 +89,7 @@ impl Desk {
                         self.queue_admission(*admission, reply);
                     }
                 }
+                Answer::TopUp { done, reply } => drop(reply.send(Ok(done))),
                 Answer::Credit { credited, reply } => drop(reply.send(Ok(credited))),
                 Answer::Admit {
                     lease,

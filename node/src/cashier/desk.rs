@@ -200,6 +200,9 @@ impl Desk {
                 self.batch
                     .push((Command::Credit(*voucher), Then::Credit { account, reply }));
             }
+            Message::TopUp(account, command, reply) => {
+                self.batch.push((*command, Then::TopUp { account, reply }));
+            }
             Message::Release(lease) => self.reclaim(lease, "never-opened"),
             Message::Subscribe(session, subscriber) => {
                 self.subscribers.insert(session, subscriber);

@@ -3,10 +3,11 @@
 
 use std::path::PathBuf;
 
-use metering::ledger::{AccountView, Command, Entry, EntryId, Kind, Ledger, Outcome, Refusal};
+use metering::ledger::{AccountView, Command, Entry, EntryId, Kind, Ledger, Outcome, Refusal, TopUp};
 use metering::{AccountId, Msat, Voucher};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use topup::cashu::Coins;
 
 use super::backup;
 
@@ -65,6 +66,28 @@ pub(crate) enum Errand {
     Sinks,
     /// Everything that is live: a running relay's to answer, which is not in the books.
     Live,
+    /// Top-ups after one of this id, without what makes them money.
+    TopUps {
+        /// The last that is known.
+        after: Option<String>,
+    },
+    /// The same, with the coins that the relay has of them.
+    Coins {
+        /// The last that is known.
+        after: Option<String>,
+    },
+    /// The operator has taken a top-up's coins out.
+    CoinsTaken {
+        /// Which.
+        id: String,
+    },
+    /// Gives up on an open top-up.
+    DropTopUp {
+        /// Which.
+        id: String,
+        /// Why.
+        reason: String,
+    },
     /// The proof.
     Verify,
     /// Writes a backup.
@@ -176,6 +199,28 @@ pub(crate) fn run(
                 })
                 .collect())
         }
+        Errand::TopUps { after } => {
+            let rows = ledger.top_ups(after.as_deref(), ENTRIES_MAX);
+            let rows = rows.map_err(|error| said(&error))?;
+            Ok(rows.iter().map(top_up).collect())
+        }
+        Errand::Coins { after } => {
+            let rows = ledger.top_ups(after.as_deref(), ENTRIES_MAX);
+            let rows = rows.map_err(|error| said(&error))?;
+            rows.iter().map(coins).collect()
+        }
+        Errand::CoinsTaken { id } => match apply(ledger, vec![Command::ExportTopUp { id }], unix_ns)? {
+            Outcome::ToppedUp { top_up: row, .. } => Ok(vec![top_up(&row)]),
+            other => Err(format!("the ledger answered {other:?}")),
+        },
+        Errand::DropTopUp { id, reason } => {
+            let row = ledger.top_up(&id).map_err(|error| said(&error))?;
+            let account = row.ok_or("there is no top-up of that id")?.account;
+            match apply(ledger, vec![Command::FailTopUp { id, account, reason }], unix_ns)? {
+                Outcome::ToppedUp { top_up: row, .. } => Ok(vec![top_up(&row)]),
+                other => Err(format!("the ledger answered {other:?}")),
+            }
+        }
         Errand::Backup { file } => {
             let rows = backup::write(ledger, &file, unix_ns).map_err(|error| said(&error))?;
             Ok(vec![json!({ "backup": file, "rows": rows })])
@@ -221,6 +266,37 @@ fn shown(account: &AccountView) -> Value {
         "settlements": account.settlements,
         "frozen": account.frozen,
     })
+}
+
+fn top_up(row: &TopUp) -> Value {
+    json!({
+        "id": row.id,
+        "method": row.method,
+        "did": row.account,
+        "msat": row.msat,
+        "state": row.state,
+        "reason": row.reason,
+        "begun_at_ns": row.begun,
+        "changed_at_ns": row.changed,
+        "exported": row.exported,
+    })
+}
+
+/// A top-up with its coins as a token, where it has some.
+fn coins(row: &TopUp) -> Result<Value, String> {
+    let Some(coins) = row.detail.get("coins") else {
+        return Ok(json!({ "id": row.id }));
+    };
+    let coins: Coins = serde_json::from_value(coins.clone()).map_err(|error| error.to_string())?;
+    let amount: u64 = coins.proofs.iter().map(|proof| proof.amount).sum();
+    Ok(json!({
+        "id": row.id,
+        "mint": coins.mint,
+        "unit": coins.unit,
+        "amount": amount,
+        "exported": row.exported,
+        "token": topup::cashu::export(&coins.mint, &coins.unit, &coins.proofs),
+    }))
 }
 
 /// One settled segment, as it is exported.

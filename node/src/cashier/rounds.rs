@@ -7,7 +7,7 @@ use metering::{AccountId, LeaseId, Msat, Service, Usage};
 
 use super::answers::Answer;
 use super::desk::Desk;
-use super::{Admission, Admitted, Refused, Reply, TurnAdmission, TurnRefusal};
+use super::{Admission, Admitted, Refused, Reply, ToppedUp, TurnAdmission, TurnRefusal};
 
 /// What to do once a command is in the books, or was refused.
 pub(super) enum Then {
@@ -18,6 +18,10 @@ pub(super) enum Then {
     Credit {
         account: AccountId,
         reply: Reply<Credited>,
+    },
+    TopUp {
+        account: AccountId,
+        reply: Reply<ToppedUp>,
     },
     CreditFirst {
         admission: Box<Admission>,
@@ -56,7 +60,10 @@ impl From<Refusal> for Refused {
             Refusal::IssuerLimit => Self::IssuerLimit,
             Refusal::Frozen => Self::Frozen,
             Refusal::GrantUsedUp => Self::GrantUsedUp,
-            Refusal::OtherAccount
+            Refusal::TopUpTaken => Self::VoucherConflict,
+            Refusal::TooManyTopUps => Self::TooManyTopUps,
+            Refusal::NoSuchTopUp
+            | Refusal::OtherAccount
             | Refusal::ReceiptFull
             | Refusal::CannotReplay(_)
             | Refusal::NoSuchLease => Self::Capacity,
@@ -130,6 +137,7 @@ impl Desk {
                 }
             }
             Then::Credit { reply, .. } => drop(reply.send(Err(Refused::LedgerUnavailable))),
+            Then::TopUp { reply, .. } => drop(reply.send(Err(Refused::LedgerUnavailable))),
             Then::Admit { reply, .. } | Then::CreditFirst { reply, .. } => {
                 drop(reply.send(Err(Refused::LedgerUnavailable)));
             }
@@ -153,6 +161,25 @@ impl Desk {
                 self.answers.push(Answer::Credit { credited, reply });
             }
             (Then::Credit { reply, .. }, Err(refusal)) => drop(reply.send(Err(refusal.into()))),
+            (
+                Then::TopUp { account, reply },
+                Ok(Outcome::ToppedUp {
+                    top_up,
+                    credited,
+                    repeated,
+                }),
+            ) => {
+                if credited.is_some_and(|credited| !credited.repeated) {
+                    self.note_top_up(&account);
+                }
+                let done = ToppedUp {
+                    top_up: *top_up,
+                    credited,
+                    repeated,
+                };
+                self.answers.push(Answer::TopUp { done, reply });
+            }
+            (Then::TopUp { reply, .. }, Err(refusal)) => drop(reply.send(Err(refusal.into()))),
             (Then::CreditFirst { admission, reply }, Ok(Outcome::Credited(credited))) => {
                 if !credited.repeated {
                     self.note_top_up(&admission.account);
@@ -252,6 +279,7 @@ impl Desk {
             // The ledger answers a command with its own outcome; anything else leaves the asker without an answer.
             (
                 Then::Credit { .. }
+                | Then::TopUp { .. }
                 | Then::CreditFirst { .. }
                 | Then::Admit { .. }
                 | Then::TurnAdmit { .. }

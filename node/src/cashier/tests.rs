@@ -8,7 +8,7 @@ use std::time::Instant;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use identity::jws::Jws;
-use metering::ledger::LedgerError;
+use metering::ledger::{Command as LedgerCommand, LedgerError, TopUp};
 use metering::{Allowance, Direction, Embedded, meter};
 
 use super::*;
@@ -215,6 +215,13 @@ impl World {
     fn top_up(&mut self, jti: &str, msat: u64) -> Result<Credited, Refused> {
         let (reply, mut answer) = oneshot::channel();
         self.round(vec![Message::Credit(Box::new(voucher(jti, msat)), reply)]);
+        answer.try_recv().unwrap()
+    }
+
+    /// A step of a top-up with money from outside.
+    fn pay(&mut self, command: LedgerCommand) -> Result<ToppedUp, Refused> {
+        let (reply, mut answer) = oneshot::channel();
+        self.round(vec![Message::TopUp(ANNA.into(), Box::new(command), reply)]);
         answer.try_recv().unwrap()
     }
 
@@ -443,6 +450,46 @@ fn a_held_session_costs_nothing_and_a_top_up_resumes_it_at_once() {
         world.audit_receipt(1).get() + world.status().available.get(),
         100_600
     );
+    world.audit();
+}
+
+#[test]
+fn a_payment_from_outside_resumes_a_held_session_in_the_round_that_settles_it() {
+    let mut world = World::new();
+    world.admit(1, 600);
+    while world.step() != Step::Held {
+        world.run(50, 200_000);
+    }
+    let top_up = TopUp::new(
+        "aa",
+        "lightning",
+        &ANNA.into(),
+        Msat::new(100_000),
+        serde_json::Value::Null,
+    );
+    let begun = world.pay(LedgerCommand::BeginTopUp {
+        top_up: Box::new(top_up),
+        open_max: 1,
+    });
+    assert_eq!(begun.unwrap().credited, None);
+    assert_eq!(world.step(), Step::Held, "an invoice is not money yet");
+    world.log.clear();
+    let settle = || LedgerCommand::SettleTopUp {
+        id: "aa".into(),
+        account: ANNA.into(),
+        operator: "did:key:z6MkRelay".into(),
+        detail: serde_json::Value::Null,
+    };
+    let settled = world.pay(settle()).unwrap();
+    assert_eq!(settled.credited.unwrap().credited, Msat::new(100_000));
+    assert_eq!(world.step(), Step::Full);
+    let granted = world
+        .log
+        .iter()
+        .any(|(_, order)| matches!(order, Order::Grant { .. }));
+    assert!(granted, "without waiting for a report");
+    assert!(world.pay(settle()).unwrap().repeated);
+    world.hang_up();
     world.audit();
 }
 

@@ -16,6 +16,7 @@ use metering::AccountId;
 use super::problem::Problem;
 use crate::clock;
 use crate::relay::Relay;
+use crate::top_ups::l402::Payer;
 
 /// The largest body of any call: an SDP offer of a browser with all its codecs and 40 m-lines is under 64 KiB.
 pub(crate) const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -56,11 +57,16 @@ impl FromRequest<Arc<Relay>> for Authorized {
         let source = parts.extensions.get::<ConnectInfo<SocketAddr>>();
         let source = source.map_or(SocketAddr::from(([0, 0, 0, 0], 0)), |info| info.0);
         match permit(relay, &parts, &body).await {
-            Ok(permit) => Ok(Authorized {
-                permit: Arc::new(permit),
-                body,
-                source,
-            }),
+            Ok(permit) => {
+                if let Some(payer) = parts.extensions.get::<Payer>() {
+                    payer.note(&permit);
+                }
+                Ok(Authorized {
+                    permit: Arc::new(permit),
+                    body,
+                    source,
+                })
+            }
             Err(refusal) => Err(refused(relay, &refusal)),
         }
     }
@@ -147,6 +153,11 @@ fn authorization(headers: &HeaderMap) -> Option<(&str, &str)> {
     Some((scheme, token.trim()))
 }
 
+/// L402, and its older name.
+fn is_l402(scheme: &str) -> bool {
+    scheme.eq_ignore_ascii_case("L402") || scheme.eq_ignore_ascii_case("LSAT")
+}
+
 /// The one `DPoP` header; several are as bad as none (RFC 9449 section 4.3).
 fn dpop(headers: &HeaderMap) -> Option<&str> {
     let mut all = headers.get_all(DPOP).iter();
@@ -154,8 +165,15 @@ fn dpop(headers: &HeaderMap) -> Option<&str> {
     all.next().is_none().then_some(one)
 }
 
-async fn permit(relay: &Relay, parts: &Parts, body: &[u8]) -> Result<Permit, Refusal> {
+async fn permit(relay: &Arc<Relay>, parts: &Parts, body: &[u8]) -> Result<Permit, Refusal> {
     let (scheme, jwt) = authorization(&parts.headers).ok_or(Refusal::TokenMissing)?;
+    if relay.config.topup.l402 && is_l402(scheme) {
+        let (permit, opened) = relay.l402(jwt).await?;
+        if let Some(payer) = parts.extensions.get::<Payer>() {
+            payer.note_payment(opened);
+        }
+        return Ok(permit);
+    }
     let rules = relay.policies.rules();
     let documents = relay.resolver.documents_for(jwt, &rules.token).await?;
     let now = clock::unix();
@@ -177,7 +195,7 @@ async fn permit(relay: &Relay, parts: &Parts, body: &[u8]) -> Result<Permit, Ref
     Permit::from_possession(token, possession)
 }
 
-async fn owner(relay: &Relay, parts: &Parts, body: &[u8]) -> Result<Owner, Refusal> {
+async fn owner(relay: &Arc<Relay>, parts: &Parts, body: &[u8]) -> Result<Owner, Refusal> {
     let rules = relay.policies.rules();
     let policy = &rules.token;
     let url = relay.url_of(parts.uri.path());
@@ -192,6 +210,10 @@ async fn owner(relay: &Relay, parts: &Parts, body: &[u8]) -> Result<Owner, Refus
         let proof = relay.proofs.account(dpop, &request, &documents, clock::unix())?;
         return Ok(Owner::from_key(&proof));
     };
+    if relay.config.topup.l402 && is_l402(scheme) {
+        let (permit, _) = relay.l402(jwt).await?;
+        return Ok(Owner::from_permit(&permit));
+    }
     let documents = relay.resolver.documents_for(jwt, policy).await?;
     if scheme.eq_ignore_ascii_case("bearer") {
         return Owner::from_bearer(jwt, policy, &documents, clock::unix());

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use ledger_postgres::{Options, Postgres};
 use metering::ledger::{
     AccountView, Command, Cursor, Denied, DumpRow, Entry, EntryId, Fault, LeaseView, News, Outcome, Proof,
-    Recovery, Refusal, SignedReceipt, SinkView, Tally, Totals, Unsent,
+    Recovery, Refusal, SignedReceipt, SinkView, Tally, TopUp, Totals, Unsent,
 };
 use metering::receipt::Receipt;
 
@@ -191,6 +191,21 @@ impl Ledger for Cabled {
     fn issuers(&self) -> Result<Vec<(String, Tally)>, LedgerError> {
         self.cable.pass()?;
         self.books.issuers()
+    }
+
+    fn top_up(&self, id: &str) -> Result<Option<TopUp>, LedgerError> {
+        self.cable.pass()?;
+        self.books.top_up(id)
+    }
+
+    fn open_top_ups(&self) -> Result<Vec<TopUp>, LedgerError> {
+        self.cable.pass()?;
+        self.books.open_top_ups()
+    }
+
+    fn top_ups(&self, after: Option<&str>, most: usize) -> Result<Vec<TopUp>, LedgerError> {
+        self.cable.pass()?;
+        self.books.top_ups(after, most)
     }
 
     fn denied(&self) -> Result<Vec<Denied>, LedgerError> {
