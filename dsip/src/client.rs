@@ -121,6 +121,7 @@ impl Client {
                 sdp: terms.sdp.to_owned(),
             },
             max_msat_per_second: terms.max_msat_per_second,
+            priority: None,
         };
         let (id, envelope) = self.say("dsip.invite", &body, now);
         self.invite_id = Some(id);

@@ -68,6 +68,9 @@ pub struct Invite {
     /// The client's own limit on what this session may cost.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_msat_per_second: Option<u64>,
+    /// `emergency`, where it is one (section 19).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<String>,
 }
 
 /// `dsip.resume`: a session goes on over this connection, after the one it was on broke.

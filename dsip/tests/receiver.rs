@@ -64,6 +64,7 @@ fn invite(challenge: &Challenge, token: String) -> Invite {
             sdp: "v=0\r\n".into(),
         },
         max_msat_per_second: Some(40),
+        priority: None,
     }
 }
 

@@ -11,8 +11,6 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use identity::SigningKey;
 use rand::RngExt;
 
-use crate::policy::DenyFile;
-
 /// A relay's data folder.
 pub(crate) struct Data {
     folder: PathBuf,
@@ -44,11 +42,6 @@ impl Data {
     /// The ledger's file.
     pub(crate) fn ledger(&self) -> PathBuf {
         self.folder.join("ledger.redb")
-    }
-
-    /// Whom the operator denies.
-    pub(crate) fn deny_file(&self) -> DenyFile {
-        DenyFile::at(&self.folder)
     }
 
     /// A private key of the relay, made on first use.

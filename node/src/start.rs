@@ -22,7 +22,7 @@ use crate::data::Data;
 use crate::http::dsip_socket::Away;
 use crate::http::metrics::Metrics;
 use crate::http::source_limit::SourceLimit;
-use crate::policy::{Caps, Policies};
+use crate::policy::{Emergencies, Policies, Rates, deny_list};
 use crate::registry::Registry;
 use crate::relay::Relay;
 use crate::resolver::Resolver;
@@ -183,6 +183,11 @@ pub(crate) async fn start(
         .start(shards.handles(), shards.lobby())
         .map_err(|error| format!("the cashier's thread: {error}"))?;
 
+    if data.path("deny.list").exists() {
+        tracing::error!(
+            "deny.list in the data folder is no longer read: give its lines to `milliway deny add`"
+        );
+    }
     let public_url = match config.http.public_url.as_str() {
         // A wildcard is nowhere to connect to. What is advertised for media says nothing about the front door.
         "" => format!(
@@ -199,10 +204,11 @@ pub(crate) async fn start(
         policies: Policies::open(
             &config,
             token_policy(&config, key.did(), cashier.restored_at()),
-            data.deny_file(),
+            deny_list(&cashier.denied().borrow()),
         )
         .map_err(|mistakes| said(&mistakes))?,
-        caps: Caps::default(),
+        rates: Rates::default(),
+        emergencies: Emergencies::default(),
         lists_due: Notify::new(),
         resolver: Resolver::new(&config.did)?,
         proofs: proof::Verifier::new(key.kid(), config.auth.require_body_hash),
@@ -249,6 +255,7 @@ pub(crate) async fn start(
     tokio::spawn(tidy(relay.clone()));
     tokio::spawn(relay.clone().follow_denials());
     tokio::spawn(relay.clone().follow_lists());
+    tokio::spawn(relay.clone().follow_emergencies());
     Ok(Running {
         relay,
         http,

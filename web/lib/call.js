@@ -49,7 +49,7 @@ export class Call extends EventTarget {
   /**
    * @param {import("./relay.js").Relay} relay
    * @param {{room: string, name?: string, token: string | (() => Promise<string>), stream?: MediaStream,
-   *   relayOnly?: boolean, pool?: {audio: number, video: number}, maxMsatPerSecond?: number}} options
+   *   relayOnly?: boolean, pool?: {audio: number, video: number}, maxMsatPerSecond?: number, emergency?: boolean}} options
    *   `token`: or where to get one; asked again when the old one has expired
    */
   constructor(relay, options) {
@@ -175,6 +175,7 @@ export class Call extends EventTarget {
     this.tariff = challenge.tariff ?? [];
     const invite = { type: "dsip.invite", room: this.room, token: this.#token, nonce: challenge.nonce, media: { sdp: offer } };
     if (this.name) invite.name = this.name;
+    if (this.#options.emergency) invite.priority = "emergency";
     if (this.#options.maxMsatPerSecond) invite.max_msat_per_second = this.#options.maxMsatPerSecond;
     const answer = await signalling.request(invite, "dsip.answer");
     this.session = answer.session;

@@ -95,6 +95,7 @@ impl Calls {
                 sdp: offer(local, &lines),
             },
             max_msat_per_second: None,
+            priority: None,
         };
         participant.say("dsip.invite", &invite)?;
         let sdp = loop {

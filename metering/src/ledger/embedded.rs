@@ -2,9 +2,9 @@
 //! this program.
 
 use super::{
-    AccountView, Command, Denied, DumpRow, EntryId, IssuerLimits, LeaseState, LeaseView, Ledger, LedgerError,
-    News, Outcome, Proof, Recovery, Refusal, Renumbering, SignedReceipt, Tally, Totals, VoucherName,
-    VoucherRow,
+    AccountView, Ceiling, Command, Denied, DumpRow, EntryId, IssuerLimits, LeaseState, LeaseView, Ledger,
+    LedgerError, News, Outcome, Proof, Recovery, Refusal, Renumbering, SignedReceipt, Tally, Totals,
+    VoucherName, VoucherRow,
     books::{Books, Rows, SessionRow},
     journal::Entry,
     settle,
@@ -38,6 +38,8 @@ pub(super) const TOTALS: TableDefinition<&str, Json> = TableDefinition::new("tot
 pub(super) const ISSUERS: TableDefinition<&str, Json> = TableDefinition::new("issuers");
 pub(super) const RECEIPTS: TableDefinition<(u64, u32), Json> = TableDefinition::new("receipts");
 pub(super) const DENIED: TableDefinition<(&str, &str), ()> = TableDefinition::new("denied");
+/// Those that are forgotten first come first.
+pub(super) const CEILINGS: TableDefinition<(u64, &str), u64> = TableDefinition::new("ceilings");
 pub(super) const COUNTERS: TableDefinition<&str, u64> = TableDefinition::new("counters");
 
 const TOTALS_KEY: &str = "totals";
@@ -352,6 +354,13 @@ impl Ledger for Embedded {
                 ))?;
             }
         }
+        if let Some(table) = table(&transaction, CEILINGS)? {
+            for row in table.iter()? {
+                let (key, used) = row?;
+                let (until, name) = key.value();
+                to(DumpRow::Ceiling(name.to_owned(), until, Msat::new(used.value())))?;
+            }
+        }
         for (iss, tally) in self.issuers()? {
             to(DumpRow::Issuer(iss, tally))?;
         }
@@ -418,6 +427,13 @@ fn prove(transaction: &ReadTransaction) -> Result<Proof, Fault> {
             prover.lease(LeaseId::new(id.value()), &parse(value.value())?, listed)?;
         }
     }
+    if let Some(ceilings) = table(transaction, CEILINGS)? {
+        for row in ceilings.iter().map_err(LedgerError::from)? {
+            let (key, used) = row.map_err(LedgerError::from)?;
+            let (until, name) = key.value();
+            prover.ceiling(name, until, Msat::new(used.value()));
+        }
+    }
     let vouchers = match table(transaction, VOUCHERS)? {
         Some(table) => table.len().map_err(LedgerError::from)?,
         None => 0,
@@ -445,6 +461,7 @@ pub(super) struct Tables<'t> {
     issuers: Table<'t, &'static str, Json>,
     receipts: Table<'t, (u64, u32), Json>,
     denied: Table<'t, (&'static str, &'static str), ()>,
+    ceilings: Table<'t, (u64, &'static str), u64>,
     counters: Table<'t, &'static str, u64>,
     totals: Totals,
     totals_before: Totals,
@@ -470,6 +487,7 @@ impl<'t> Tables<'t> {
             issuers: transaction.open_table(ISSUERS)?,
             receipts: transaction.open_table(RECEIPTS)?,
             denied: transaction.open_table(DENIED)?,
+            ceilings: transaction.open_table(CEILINGS)?,
             counters: transaction.open_table(COUNTERS)?,
             totals_before: totals.clone(),
             totals,
@@ -531,6 +549,9 @@ impl<'t> Tables<'t> {
             DumpRow::Session(id, session) => self.put_session(id, &session)?,
             DumpRow::Segment(session, number, segment) => self.put_segment(session, number, &segment)?,
             DumpRow::PayerGrant(grant, used) => self.put_grant_used(&grant, used)?,
+            DumpRow::Ceiling(name, until, used) => {
+                self.ceilings.insert((until, name.as_str()), used.get())?;
+            }
             DumpRow::Issuer(iss, tally) => {
                 self.issuers.insert(iss.as_str(), store(&tally).as_slice())?;
             }
@@ -643,6 +664,19 @@ impl Rows for Tables<'_> {
 
     fn tally(&mut self, iss: &str) -> Result<Tally, LedgerError> {
         Ok(load(self.issuers.get(iss)?)?.unwrap_or_default())
+    }
+
+    fn ceiling(&mut self, ceiling: &Ceiling) -> Result<Msat, LedgerError> {
+        let row = self.ceilings.get((ceiling.until, ceiling.name.as_str()))?;
+        Ok(Msat::new(row.map_or(0, |used| used.value())))
+    }
+
+    fn put_ceiling(&mut self, ceiling: &Ceiling, used: Msat, unix_seconds: u64) -> Result<(), LedgerError> {
+        let key = (ceiling.until, ceiling.name.as_str());
+        if self.ceilings.insert(key, used.get())?.is_none() {
+            self.ceilings.retain_in(..(unix_seconds, ""), |_, _| false)?;
+        }
+        Ok(())
     }
 
     fn put_receipt(&mut self, session: SessionId, row: &SignedReceipt) -> Result<bool, LedgerError> {

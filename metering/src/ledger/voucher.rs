@@ -1,7 +1,7 @@
 //! Vouchers: credited once for ever, checked in the same commit as the balance (DESIGN 4.4).
 
 use super::{
-    Refusal, Stop,
+    Bounds, Refusal, Stop,
     account::{LOTS_MAX, Lot},
     books::{Books, Rows},
     journal::{Entry, Kind, VoucherName},
@@ -33,7 +33,12 @@ pub struct VoucherRow {
 
 impl<R: Rows> Books<R> {
     /// Credits a voucher, once. `reason`: the operator's, where it is a gift of the operator's.
-    pub(super) fn credit(&mut self, voucher: &Voucher, reason: Option<&str>) -> Result<Credited, Stop> {
+    pub(super) fn credit(
+        &mut self,
+        voucher: &Voucher,
+        reason: Option<&str>,
+        bounds: &Bounds,
+    ) -> Result<Credited, Stop> {
         let name = VoucherName {
             iss: voucher.iss.clone(),
             jti: voucher.jti.clone(),
@@ -55,7 +60,7 @@ impl<R: Rows> Books<R> {
         if held.is_none_or(|held| held > Msat::MAX_BALANCE) || !self.has_room_for(voucher.balance) {
             return Err(Refusal::BalanceTooLarge.into());
         }
-        if let Some(most) = self.limits.of(&voucher.iss)
+        if let Some(most) = bounds.outstanding_max.or(self.limits.of(&voucher.iss))
             && self.outstanding(&voucher.iss)?.saturating_add(voucher.balance) > most
         {
             return Err(Refusal::IssuerLimit.into());
@@ -63,7 +68,12 @@ impl<R: Rows> Books<R> {
         if account.lots.len() >= LOTS_MAX {
             return Err(Refusal::TooManyLots.into());
         }
-        account.available = account.available.saturating_add(voucher.balance);
+        if !self.fits(&bounds.ceilings, voucher.balance)? {
+            return Err(Refusal::CeilingReached.into());
+        }
+        self.count(&bounds.ceilings, voucher.balance)?;
+        let debt = account.debt().min(voucher.balance);
+        self.fill(&mut account, voucher.balance)?;
         if !voucher.balance.is_zero() {
             account.insert_lot(Lot {
                 iss: voucher.iss.clone(),
@@ -72,6 +82,9 @@ impl<R: Rows> Books<R> {
                 left: voucher.balance,
             });
         }
+        // What was spent on credit is what this voucher is spent on first.
+        let mut settled = Msat::ZERO;
+        account.consume(debt, |_| true, |_, part| settled = settled.saturating_add(part))?;
         let answer = Credited {
             credited: voucher.balance,
             available: account.available,
@@ -93,7 +106,11 @@ impl<R: Rows> Books<R> {
         self.tally(&voucher.iss, |tally| {
             tally.vouchers += 1;
             tally.credited = tally.credited.saturating_add(voucher.balance);
+            tally.spent = tally.spent.saturating_add(settled);
         });
+        if bounds.allowance && !voucher.balance.is_zero() {
+            self.append(Entry::new(Kind::Allowance, &voucher.account, voucher.balance))?;
+        }
         Ok(answer)
     }
 }
