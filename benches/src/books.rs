@@ -119,6 +119,7 @@ fn open(number: u64) -> Command {
         want: GRANT,
         minimum: Msat::ONE,
         cap: None,
+        conditions: metering::ledger::Conditions::default(),
     }))
 }
 

@@ -147,6 +147,7 @@ impl Client {
             },
             max_msat_per_second: terms.max_msat_per_second,
             identity: (!terms.credentials.is_empty()).then(|| Introduction::of(terms.credentials)),
+            priority: None,
         };
         let (id, envelope) = self.say("dsip.invite", &body, now);
         self.invite_id = Some(id);

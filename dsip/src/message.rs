@@ -72,6 +72,9 @@ pub struct Invite {
     /// Credentials besides those in the token (DSIP 6.1).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<Introduction>,
+    /// `emergency`, where it is one (section 19).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<String>,
 }
 
 /// `dsip.resume`: a session goes on over this connection, after the one it was on broke.

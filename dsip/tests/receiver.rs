@@ -65,6 +65,7 @@ fn invite(challenge: &Challenge, token: String) -> Invite {
         },
         max_msat_per_second: Some(40),
         identity: None,
+        priority: None,
     }
 }
 

@@ -52,6 +52,8 @@ pub struct IssuerRule {
     pub day_max: Option<u64>,
     /// All its vouchers of a day for one holder.
     pub holder_day_max: Option<u64>,
+    /// What its vouchers may be worth at a time, not counting what was spent or paid back.
+    pub outstanding_max: Option<u64>,
     /// What it gives is promotional: spent first and never paid back.
     pub promotional: bool,
 }
@@ -159,6 +161,10 @@ pub struct Terms {
     pub promotional: bool,
     /// Sums that this voucher has to stay within, with what else counts against them.
     pub ceilings: Vec<Ceiling>,
+    /// The day that they are of: days since 1970 (UTC).
+    pub day: u64,
+    /// What its issuer may have outstanding, this voucher included.
+    pub outstanding_max: Option<u64>,
     /// How far the account may go below zero.
     pub credit: Option<CreditLine>,
     /// What the holder gets for nothing today.
@@ -298,6 +304,7 @@ impl Policy {
         };
         decision.terms.promotional = rule.promotional;
         let (balance, day) = (token.balance_msat(), day_of(now));
+        decision.terms.day = day;
         match rule.voucher_max {
             Some(most) if balance > most => decision.refuse(
                 "caps",
@@ -320,6 +327,10 @@ impl Policy {
                 decision.term("caps", format!("counts against {max_msat} msat of \"{name}\""));
                 decision.terms.ceilings.push(Ceiling { name, max_msat });
             }
+        }
+        if let Some(most) = rule.outstanding_max {
+            decision.term("caps", format!("the issuer may have {most} msat outstanding"));
+            decision.terms.outstanding_max = Some(most);
         }
         if rule.promotional {
             decision.term("caps", "promotional: spent first, never paid back".into());

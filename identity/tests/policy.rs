@@ -169,6 +169,7 @@ fn an_issuers_voucher_is_capped_and_its_sums_of_the_day_are_named() {
         voucher_max: Some(1000),
         day_max: Some(5000),
         holder_day_max: Some(2000),
+        outstanding_max: Some(9000),
         promotional: true,
     };
     let policy = Policy {

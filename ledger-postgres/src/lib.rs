@@ -304,7 +304,11 @@ impl Postgres {
         }
         let limits = &self.options.limits;
         let of_shard = u32::try_from(shard).unwrap_or_default();
-        let page = Page::fetch(link, of_shard, node, keys, |iss| limits.of(iss).is_some()).await?;
+        let seconds = work.now / 1_000_000_000;
+        let page = Page::fetch(link, of_shard, node, keys, seconds, |iss| {
+            limits.of(iss).is_some()
+        })
+        .await?;
         let mut books = Books::new(page, limits.clone(), work.now);
         let done = rules(&mut books, &found)?;
         books.check()?;

@@ -1,14 +1,14 @@
 //! The rows of one commit, in memory: fetched and locked before the rules run, written in a few statements after.
 //!
 //! Locks are taken in one order, so that nodes wait for each other rather than lock each other out: the node's own row,
-//! accounts by name, leases by number, sessions, payers' grants, issuers. A row that is not there cannot be locked: it
+//! accounts by name, leases by number, sessions, payers' grants, issuers, sums with a ceiling. A row that is not there cannot be locked: it
 //! is inserted, and where another node was first the unique key says so and the commit is tried again.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use metering::ledger::{
-    AccountView, Command, Denied, DumpRow, Entry, EntryId, LeaseState, LeaseView, LedgerError, Rows,
-    SessionRow, SignedReceipt, Sums, Tally, TopUp, TopUpState, VoucherName, VoucherRow,
+    AccountView, Bounds, Ceiling, Command, Denied, DumpRow, Entry, EntryId, LeaseState, LeaseView,
+    LedgerError, Rows, SessionRow, SignedReceipt, Sums, Tally, TopUp, TopUpState, VoucherName, VoucherRow,
 };
 use metering::receipt::Segment;
 use metering::{AccountId, LeaseId, Msat, Rates, Service, SessionId, Usage, meter};
@@ -21,6 +21,9 @@ use crate::link::Link;
 /// A lease's number says which node opened it: this many bits are the node's own count, so that with 8,191 nodes the
 /// number still fits what every JSON reader keeps exact.
 pub(crate) const LEASE_BITS: u32 = 40;
+
+/// Old sums are looked for once in so many commits.
+const FORGET_EVERY: u64 = 64;
 
 /// What a node has written in all: its part of every sum, and its own counts. Only it writes this row.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -38,6 +41,8 @@ struct Terms {
     tariff: String,
     rates: Rates,
     cap_max: Option<Msat>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    free_instead_of: Option<Rates>,
 }
 
 /// What a batch reads and writes.
@@ -49,6 +54,10 @@ pub(crate) struct Keys {
     grants: BTreeSet<String>,
     vouchers: BTreeSet<VoucherName>,
     issuers: BTreeSet<String>,
+    /// Issuers whose limit the command itself brings.
+    limited: BTreeSet<String>,
+    /// Sums with a ceiling, and until when they are asked for.
+    ceilings: BTreeMap<String, u64>,
     receipts: Vec<(String, i32)>,
     denied: BTreeSet<Denied>,
     top_ups: BTreeSet<String>,
@@ -63,8 +72,24 @@ impl Keys {
         for command in commands {
             match command {
                 Command::Credit(voucher) | Command::Gift { voucher, .. } => keys.voucher(voucher),
+                Command::CreditWithin { voucher, bounds } => {
+                    keys.voucher(voucher);
+                    keys.bounds(&voucher.iss, bounds);
+                }
+                Command::GrantLine { account, line } => {
+                    keys.accounts.insert(account.as_str().to_owned());
+                    keys.ceiling(&line.within);
+                }
                 Command::Open(open) => {
-                    open.voucher.iter().for_each(|voucher| keys.voucher(voucher));
+                    let conditions = &open.conditions;
+                    if let Some(voucher) = &open.voucher {
+                        keys.voucher(voucher);
+                        keys.bounds(&voucher.iss, &conditions.bounds);
+                    }
+                    conditions
+                        .credit
+                        .iter()
+                        .for_each(|line| keys.ceiling(&line.within));
                     keys.accounts.insert(open.account.as_str().to_owned());
                     keys.sessions.insert(open.session.to_string());
                     keys.grants.extend(open.cap.iter().map(|cap| cap.grant.clone()));
@@ -119,6 +144,16 @@ impl Keys {
     fn top_up(&mut self, id: &str, account: &AccountId) {
         self.top_ups.insert(id.to_owned());
         self.accounts.insert(account.as_str().to_owned());
+    }
+
+    fn bounds(&mut self, iss: &str, bounds: &Bounds) {
+        bounds.ceilings.iter().for_each(|ceiling| self.ceiling(ceiling));
+        self.limited
+            .extend(bounds.outstanding_max.map(|_| iss.to_owned()));
+    }
+
+    fn ceiling(&mut self, ceiling: &Ceiling) {
+        self.ceilings.insert(ceiling.name.clone(), ceiling.until);
     }
 
     fn voucher(&mut self, voucher: &metering::Voucher) {
@@ -176,6 +211,7 @@ pub(crate) struct Page {
     denied: BTreeMap<Denied, Slot<()>>,
     top_ups: BTreeMap<String, Slot<TopUp>>,
     tallies: BTreeMap<String, Tally>,
+    ceilings: BTreeMap<String, Slot<(u64, Msat)>>,
     segments: Vec<(String, i32, String)>,
     entries: Vec<(i64, Entry)>,
     deny_changes: i64,
@@ -189,6 +225,7 @@ impl Page {
         shard: u32,
         node: NodeRow,
         mut keys: Keys,
+        unix_seconds: u64,
         limited: impl Fn(&str) -> bool,
     ) -> Result<Self, LedgerError> {
         let mut page = Self {
@@ -218,7 +255,9 @@ impl Page {
                 )
                 .await?;
             for row in rows {
-                let view = parse(row.get(1))?;
+                let view: AccountView = parse(row.get(1))?;
+                // Whoever has no credit never comes near its sums.
+                view.credit.iter().for_each(|line| keys.ceiling(&line.within));
                 page.accounts.insert(row.get(0), Slot::read(Some(view)));
             }
         }
@@ -245,7 +284,7 @@ impl Page {
             .issuers
             .iter()
             .map(String::as_str)
-            .filter(|iss| limited(iss))
+            .filter(|iss| limited(iss) || keys.limited.contains(*iss))
             .collect();
         if !limited.is_empty() {
             link.query(
@@ -263,7 +302,41 @@ impl Page {
                 page.tallies.entry(iss.to_owned()).or_default();
             }
         }
+        page.fetch_ceilings(link, &keys.ceilings, unix_seconds).await?;
         Ok(page)
+    }
+
+    /// Sums that nobody has counted yet are begun, so that they can be locked.
+    async fn fetch_ceilings(
+        &mut self,
+        link: &Link,
+        keys: &BTreeMap<String, u64>,
+        unix_seconds: u64,
+    ) -> Result<(), LedgerError> {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<&str> = keys.keys().map(String::as_str).collect();
+        let untils: Vec<i64> = keys.values().map(|until| *until as i64).collect();
+        link.query(
+            "INSERT INTO ceilings SELECT unnest($1::text[]), unnest($2::int8[]), 0 ON CONFLICT (name) DO NOTHING",
+            &[&names, &untils],
+        )
+        .await?;
+        let sql = "SELECT name, until, used FROM ceilings WHERE name = ANY($1) ORDER BY name FOR UPDATE";
+        for row in link.query(sql, &[&names]).await? {
+            let sum = (row.get::<_, i64>(1) as u64, msat(row.get(2)));
+            self.ceilings.insert(row.get(0), Slot::read(Some(sum)));
+        }
+        if self.node.commits.is_multiple_of(FORGET_EVERY) {
+            // Whoever else asks for these is a node that forgets them too: then one of the two tries again.
+            link.query(
+                "DELETE FROM ceilings WHERE name IN (SELECT name FROM ceilings WHERE until < $1 ORDER BY until LIMIT 1000)",
+                &[&(unix_seconds as i64)],
+            )
+            .await?;
+        }
+        Ok(())
     }
 
     async fn fetch_rest(&mut self, link: &Link, keys: &Keys) -> Result<(), LedgerError> {
@@ -393,6 +466,9 @@ impl Page {
                 self.denied.insert(denied, Slot::new(()));
                 self.deny_changes += 1;
             }
+            DumpRow::Ceiling(name, until, used) => {
+                self.ceilings.insert(name, Slot::new((until, used)));
+            }
             // Tallies are no rows of a page: they only ever add up. Sinks are written by who loads.
             DumpRow::Issuer(..) | DumpRow::Sink(..) => {}
         }
@@ -451,6 +527,12 @@ impl Page {
             }
         }
         self.flush_vouchers(link).await?;
+        for (name, slot) in &self.ceilings {
+            if let (Some((until, used)), true) = (slot.row, slot.changed) {
+                let sql = "INSERT INTO ceilings VALUES ($1, $2, $3) ON CONFLICT (name) DO UPDATE SET used = excluded.used";
+                link.query(sql, &[name, &(until as i64), &amount(used)]).await?;
+            }
+        }
         if !self.segments.is_empty() {
             let sessions: Vec<&str> = self.segments.iter().map(|row| row.0.as_str()).collect();
             let numbers: Vec<i32> = self.segments.iter().map(|row| row.1).collect();
@@ -525,6 +607,7 @@ impl Page {
                 tariff: lease.tariff.clone(),
                 rates: lease.rates,
                 cap_max: lease.cap.as_ref().map(|cap| cap.max),
+                free_instead_of: lease.free_instead_of,
             };
             link.query(
                 "INSERT INTO leases VALUES ($1, $2, $3, $4, $5, $6::text::jsonb, $7, $8, $9, $10, $11, $12, $13, $14, $15,
@@ -743,6 +826,15 @@ impl Rows for Page {
             .ok_or_else(|| not_fetched("an issuer's tally"))
     }
 
+    fn ceiling(&mut self, ceiling: &Ceiling) -> Result<Msat, LedgerError> {
+        let sum = read(self.ceilings.get(&ceiling.name))?;
+        Ok(sum.map_or(Msat::ZERO, |(_, used)| used))
+    }
+
+    fn put_ceiling(&mut self, ceiling: &Ceiling, used: Msat, _: u64) -> Result<(), LedgerError> {
+        put(self.ceilings.get_mut(&ceiling.name), (ceiling.until, used))
+    }
+
     fn put_receipt(&mut self, session: SessionId, row: &SignedReceipt) -> Result<bool, LedgerError> {
         let key = (session.to_string(), number(row.number));
         let slot = self.receipts.get_mut(&key);
@@ -890,6 +982,7 @@ pub(crate) fn lease(row: &Row) -> Result<LeaseView, LedgerError> {
         cap: grant
             .zip(terms.cap_max)
             .map(|(grant, max)| metering::ledger::Cap { grant, max }),
+        free_instead_of: terms.free_instead_of,
         touched_at: count(15),
     })
 }

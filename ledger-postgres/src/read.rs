@@ -170,6 +170,18 @@ pub(crate) async fn denied(link: &Link) -> Result<Vec<Denied>, LedgerError> {
         .collect())
 }
 
+/// Every sum with a ceiling: its name, until when it is asked for, what it came to.
+async fn ceilings(link: &Link) -> Result<Vec<(String, u64, Msat)>, LedgerError> {
+    let rows = link
+        .query("SELECT name, until, used FROM ceilings ORDER BY name", &[])
+        .await?;
+    let number = |row: &tokio_postgres::Row, column: usize| row.get::<_, i64>(column) as u64;
+    Ok(rows
+        .iter()
+        .map(|row| (row.get(0), number(row, 1), Msat::new(number(row, 2))))
+        .collect())
+}
+
 /// When these books were restored from a backup.
 pub(crate) async fn restored_at(link: &Link) -> Result<u64, LedgerError> {
     let rows = link
@@ -217,6 +229,9 @@ pub(crate) async fn verify(link: &Link) -> Result<Proof, Fault> {
         let lease = page::lease(&row)?;
         // The index over the open ones is the database's own, and cannot differ from the rows.
         prover.lease(id, &lease, lease.state == LeaseState::Open)?;
+    }
+    for (name, until, used) in ceilings(link).await? {
+        prover.ceiling(&name, until, used);
     }
     let rows = link.query("SELECT count(*) FROM vouchers", &[]).await?;
     let vouchers = rows.first().map_or(0, |row| row.get::<_, i64>(0) as u64);
@@ -266,6 +281,9 @@ pub(crate) async fn dump(
             row.get(0),
             Msat::new(row.get::<_, i64>(1) as u64),
         ))?;
+    }
+    for (name, until, used) in ceilings(link).await? {
+        to(DumpRow::Ceiling(name, until, used))?;
     }
     for (iss, tally) in page::tallies(link, None).await? {
         to(DumpRow::Issuer(iss, tally))?;

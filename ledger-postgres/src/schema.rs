@@ -60,6 +60,8 @@ CREATE TABLE issuers (
     PRIMARY KEY (shard, iss)
 );
 CREATE TABLE issuer_locks (iss text PRIMARY KEY);
+CREATE TABLE ceilings (name text PRIMARY KEY, until int8 NOT NULL, used int8 NOT NULL);
+CREATE INDEX ceilings_until ON ceilings (until);
 CREATE TABLE receipts (session text NOT NULL, number int4 NOT NULL, row jsonb NOT NULL, PRIMARY KEY (session, number));
 CREATE TABLE denied (kind text NOT NULL, value text NOT NULL, PRIMARY KEY (kind, value));
 CREATE TABLE sinks (sink text PRIMARY KEY, holder text, row jsonb NOT NULL);

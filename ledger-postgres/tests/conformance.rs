@@ -6,8 +6,8 @@ mod server;
 
 use ledger_postgres::{Options, Postgres};
 use metering::ledger::{
-    Cap, Command, Denied, DumpRow, IssuerLimits, Kind, LeaseState, Open, Outcome, Record, Refusal,
-    SignedReceipt, TopUp, TopUpState,
+    Bounds, Cap, Ceiling, Command, Conditions, CreditLine, Denied, DumpRow, IssuerLimits, Kind, LeaseState,
+    Open, Outcome, Record, Refusal, SignedReceipt, TopUp, TopUpState,
 };
 use metering::{
     AccountId, Embedded, LeaseId, Ledger, Msat, Rates, Report, Service, SessionId, Usage, Voucher,
@@ -77,6 +77,7 @@ fn open(session: u64, voucher: Option<Voucher>, cap: Option<Cap>) -> Command {
         want: Msat::new(175),
         minimum: Msat::new(42),
         cap,
+        conditions: Conditions::default(),
     }))
 }
 
@@ -431,11 +432,43 @@ fn history() -> impl Strategy<Value = Vec<Vec<(u8, u8, u64)>>> {
     proptest::collection::vec(proptest::collection::vec(deed, 1..8), 1..12)
 }
 
+fn credit_line(which: u8, much: u64) -> CreditLine {
+    CreditLine {
+        msat: Msat::new(much % 1_500),
+        within: Ceiling {
+            name: format!("credit {}", which % 2),
+            max: Msat::new(1_200),
+            until: Ceiling::LASTING,
+        },
+        until: u64::from(which % 8 != 0),
+    }
+}
+
 fn command(deed: (u8, u8, u64), leases: &[LeaseId], sequence: &mut u64) -> Option<Command> {
     let (what, which, much) = deed;
     let account = AccountId::new(format!("did:key:z6Mk{}", which % 3));
     let lease = (!leases.is_empty()).then(|| leases[usize::from(which) % leases.len()]);
     Some(match what {
+        0 if which % 3 == 0 => Command::GrantLine {
+            account,
+            line: credit_line(which, much),
+        },
+        1 => Command::CreditWithin {
+            voucher: Voucher {
+                account: account.clone(),
+                sub: account.as_str().into(),
+                ..voucher(&format!("{}", which % 20), much % 5_000)
+            },
+            bounds: Bounds {
+                ceilings: vec![Ceiling {
+                    name: format!("sum {}", which % 2),
+                    max: Msat::new(9_000),
+                    until: 50,
+                }],
+                outstanding_max: (which % 5 == 0).then_some(Msat::new(6_000)),
+                allowance: which % 7 == 0,
+            },
+        },
         0..4 => Command::Credit(Voucher {
             account: account.clone(),
             sub: account.as_str().into(),
@@ -455,6 +488,10 @@ fn command(deed: (u8, u8, u64), leases: &[LeaseId], sequence: &mut u64) -> Optio
                 grant: "a grant".into(),
                 max: Msat::new(700),
             }),
+            conditions: Conditions {
+                credit: (which % 3 == 0).then(|| credit_line(which, much)),
+                ..Conditions::default()
+            },
         })),
         8..13 => {
             *sequence += u64::from(which % 5 != 0);

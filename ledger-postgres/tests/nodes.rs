@@ -45,6 +45,7 @@ fn open(session: u64, account: &str) -> Command {
         want: Msat::new(100),
         minimum: Msat::new(42),
         cap: None,
+        conditions: metering::ledger::Conditions::default(),
     }))
 }
 

@@ -12,7 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use ledger_postgres::{Options, Postgres};
-use metering::ledger::{Command, Cursor, Entry, EntryId, LedgerError, Open, Outcome, Refusal};
+use metering::ledger::{
+    Ceiling, Command, Conditions, CreditLine, Cursor, Entry, EntryId, LedgerError, Open, Outcome, Refusal,
+};
 use metering::{LeaseId, Ledger, Msat, Rates, Report, Service, SessionId, Usage, Voucher, meter};
 
 const RATES: Rates = Rates {
@@ -20,6 +22,9 @@ const RATES: Rates = Rates {
     in_: 0,
     second: 8,
 };
+/// How far below zero an account may go, and all of them on one word.
+const LINE: u64 = 300;
+const WORD: u64 = 500;
 const NODES: usize = 3;
 const STEPS: usize = 90;
 /// Seeds of a default run; `MILLIWAY_SEEDS=FIRST..LAST` sweeps.
@@ -283,6 +288,19 @@ impl World {
             want: Msat::new(400),
             minimum: Msat::new(42),
             cap: None,
+            conditions: Conditions {
+                // Every third session comes with somebody's word; clocks jump by more than it holds.
+                credit: self.sessions.is_multiple_of(3).then(|| CreditLine {
+                    msat: Msat::new(LINE),
+                    within: Ceiling {
+                        name: format!("credit {}", self.sessions % 2),
+                        max: Msat::new(WORD),
+                        until: Ceiling::LASTING,
+                    },
+                    until: self.unix_ns / 1_000_000_000 + 600,
+                }),
+                ..Conditions::default()
+            },
         };
         if let [Ok(Outcome::Opened { lease, granted, .. })] =
             self.apply(place, &[Command::Open(Box::new(open))])[..]
@@ -403,6 +421,23 @@ impl World {
             proof.totals.issued.get(),
             self.vouchers.values().sum::<u64>(),
             "seed {}",
+            self.seed
+        );
+        // What is owed on a word is what is counted on it: the proof says so. How much it is stands here.
+        let mut on_word: BTreeMap<String, u64> = BTreeMap::new();
+        for account in books.accounts().unwrap() {
+            assert!(
+                account.owed <= Msat::new(LINE),
+                "seed {}: past its line",
+                self.seed
+            );
+            if let Some(line) = account.credit {
+                *on_word.entry(line.within.name).or_default() += account.owed.get();
+            }
+        }
+        assert!(
+            on_word.values().all(|owed| *owed <= WORD),
+            "seed {}: {on_word:?}",
             self.seed
         );
     }

@@ -98,6 +98,8 @@ pub struct Allowance {
     /// A report is due before its interval.
     urgent: bool,
     limit: Option<RateLimit>,
+    /// The bucket is of bytes, not of what they cost.
+    limit_is_of_bytes: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,6 +136,7 @@ impl Allowance {
             renew_told: false,
             urgent: false,
             limit: None,
+            limit_is_of_bytes: false,
         };
         allowance.expect_renewal();
         allowance
@@ -189,7 +192,7 @@ impl Allowance {
             return Err(Exhausted::Spent);
         }
         if let Some(limit) = &mut self.limit {
-            limit.take(cost(&self.rates, direction, bytes), now)?;
+            limit.take(units(&self.rates, self.limit_is_of_bytes, direction, bytes), now)?;
         }
         (self.bytes_out, self.bytes_in) = (bytes_out, bytes_in);
         if self.counted_to.is_none() {
@@ -222,7 +225,7 @@ impl Allowance {
             Direction::FromClient => self.bytes_in = self.bytes_in.saturating_sub(bytes),
         }
         if let Some(limit) = &mut self.limit {
-            limit.give_back(cost(&self.rates, direction, bytes));
+            limit.give_back(units(&self.rates, self.limit_is_of_bytes, direction, bytes));
         }
     }
 
@@ -273,6 +276,13 @@ impl Allowance {
     /// The client's own ceiling on what it spends, as a bucket of one second. None lifts it.
     pub fn set_rate_limit(&mut self, max_msat_per_second: Option<u64>) {
         self.limit = max_msat_per_second.map(|most| RateLimit::new(most, self.rates.second));
+        self.limit_is_of_bytes = false;
+    }
+
+    /// A ceiling on bytes instead, both ways together, for a meter that costs nothing. None lifts it.
+    pub fn set_byte_limit(&mut self, bits_per_second: Option<u64>) {
+        self.limit = bits_per_second.map(|most| RateLimit::new(most / 8, 0));
+        self.limit_is_of_bytes = true;
     }
 
     /// The report that is due by `now`, if one is.
@@ -454,6 +464,15 @@ impl Allowance {
         let granted = u128::from(self.granted.get()) * UNITS_PER_MSAT;
         self.renew_at = used + granted.saturating_sub(used) / 2;
         self.renew_told = false;
+    }
+}
+
+/// What a charge takes from a bucket.
+fn units(rates: &Rates, of_bytes: bool, direction: Direction, bytes: u64) -> u128 {
+    if of_bytes {
+        u128::from(bytes) * UNITS_PER_MSAT
+    } else {
+        cost(rates, direction, bytes)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The books: who has how much, what is set aside, what was earned; durable, double-entry, replayable.
 //!
-//! At every commit `issued = available + reserved + earned + refunded`. What cannot be collected, and what an old
+//! At every commit `issued = available + reserved + earned + refunded`, where what accounts owe on credit counts as
+//! available below zero. What cannot be collected, and what an old
 //! epoch of a lease reports, are memo accounts outside that sum. The caller queues commands and applies them in
 //! batches: one batch is one durable commit, so either all of it happened or none.
 //!
@@ -11,6 +12,7 @@
 
 mod account;
 mod books;
+mod credit;
 mod dump;
 mod embedded;
 mod journal;
@@ -31,6 +33,7 @@ pub use account::{AccountView, Lot};
 pub use books::{
     Books, Denied, IssuerLimits, LeaseState, LeaseView, Rows, SessionRow, SignedReceipt, Sums, Tally, Totals,
 };
+pub use credit::{Bounds, Ceiling, Conditions, CreditLine};
 pub use dump::{DumpRow, Renumbering};
 pub use embedded::{Embedded, verify};
 pub use journal::{Entry, EntryId, Kind, VoucherName};
@@ -155,6 +158,20 @@ pub struct News {
 pub enum Command {
     /// Credit a voucher, once.
     Credit(Voucher),
+    /// Credit a voucher, once, within bounds.
+    CreditWithin {
+        /// The voucher.
+        voucher: Voucher,
+        /// Which.
+        bounds: Bounds,
+    },
+    /// An account's credit line from now on.
+    GrantLine {
+        /// The account.
+        account: AccountId,
+        /// Its line.
+        line: CreditLine,
+    },
     /// Credit a voucher of the operator's own, once.
     Gift {
         /// The voucher.
@@ -286,6 +303,8 @@ pub struct Open {
     pub minimum: Msat,
     /// A ceiling that the payer signed, over everything that is spent under it.
     pub cap: Option<Cap>,
+    /// Bounds, credit, and whether it costs anything.
+    pub conditions: Conditions,
 }
 
 /// A payer's signed ceiling (`payer_grant`).
@@ -317,7 +336,7 @@ pub enum Outcome {
     Renewed {
         /// The cumulative grant.
         granted: Msat,
-        /// What the account has left.
+        /// What the account can still spend, on credit too.
         available: Msat,
     },
     /// Of `Report`.
@@ -331,6 +350,8 @@ pub enum Outcome {
     },
     /// Of `Release` and `Refund`: what moved.
     Released(Msat),
+    /// Of `GrantLine`: the line that the account has now.
+    LineGranted(Msat),
     /// Of `Freeze`.
     Frozen(bool),
     /// Of `KeepReceipt`: false where there is one of that number.
@@ -373,6 +394,9 @@ pub enum Refusal {
     /// Too many vouchers with something left in them.
     #[error("the account holds too many vouchers; spend some first")]
     TooManyLots,
+    /// A sum that the voucher counts against would pass its ceiling.
+    #[error("the voucher would pass a limit of the operator's policy")]
+    CeilingReached,
     /// The issuer has as much outstanding as the operator lets it.
     #[error("the issuer has reached its prefunding limit")]
     IssuerLimit,

@@ -131,6 +131,7 @@ impl Meters {
                 want: Msat::new(want),
                 minimum: Msat::new(10),
                 cap: None,
+                conditions: metering::ledger::Conditions::default(),
             })),
             Deed::Renew { lease, want } => {
                 let lease = self.leases[pick(lease)?].lease;

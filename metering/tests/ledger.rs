@@ -44,6 +44,7 @@ fn open(session: u64, voucher: Option<Voucher>) -> Command {
         want: Msat::new(175),
         minimum: Msat::new(42),
         cap: None,
+        conditions: metering::ledger::Conditions::default(),
     }))
 }
 

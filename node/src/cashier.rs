@@ -27,11 +27,12 @@ use std::time::Duration;
 
 use identity::VoucherClaims;
 use identity::{Permit, SigningKey};
-use metering::ledger::{Cap, Credited, LedgerError, TopUp};
+use metering::ledger::{self, Bounds, Cap, Conditions, CreditLine, Credited, Denied, LedgerError, TopUp};
 use metering::{
     AccountId, LadderConfig, LeaseId, Ledger, Msat, Rates, Report, Service, SessionId, Step, Tariff, Voucher,
 };
 use serde::Serialize;
+use tokio::sync::watch as latest;
 use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use notice::{Notice, NoticeReason};
@@ -82,6 +83,8 @@ pub(crate) struct Admission {
     pub(crate) max_msat_per_second: Option<u64>,
     /// The payer's limit.
     pub(crate) cap: Option<Cap>,
+    /// Within what its voucher is credited, its credit line, and whether it costs anything.
+    pub(crate) conditions: Conditions,
 }
 
 /// Somebody was let in.
@@ -123,9 +126,14 @@ pub(crate) struct AccountStatus {
     pub(crate) frozen: bool,
     /// Free to spend.
     pub(crate) available: Msat,
+    /// By how much it is below zero.
+    pub(crate) owed: Msat,
+    /// What it may still draw on credit.
+    pub(crate) credit_left: Msat,
     /// Set aside for live sessions.
     pub(crate) reserved: Msat,
-    /// What its sessions can still use: available, and reserved but not used. The runway is reckoned with it.
+    /// What its sessions can still use: available, on credit,
+    /// and reserved but not used. The runway is reckoned with it.
     pub(crate) spendable: Msat,
     /// Spent over the account's life, settled sessions only.
     pub(crate) spent: Msat,
@@ -140,9 +148,15 @@ pub(crate) struct AccountStatus {
 }
 
 impl AccountStatus {
+    /// What it has: below zero where it owes.
+    pub(crate) fn balance(&self) -> i64 {
+        let signed = |msat: Msat| i64::try_from(msat.get()).unwrap_or(i64::MAX);
+        signed(self.available).saturating_sub(signed(self.owed))
+    }
+
     /// Is this an account that never had money?
     pub(crate) fn is_blank(&self) -> bool {
-        self.available.is_zero() && self.reserved.is_zero() && self.spent.is_zero()
+        self.available.is_zero() && self.owed.is_zero() && self.reserved.is_zero() && self.spent.is_zero()
     }
 }
 
@@ -193,6 +207,9 @@ pub(crate) enum Refused {
         "The issuer of this token has reached its limit with this relay; it has to settle with the operator first."
     )]
     IssuerLimit,
+    /// A sum of the policy's would pass its ceiling.
+    #[error("This token's voucher is above what its issuer may give today; it was not credited.")]
+    CeilingReached,
     /// The voucher does not fit.
     #[error("The account cannot hold this voucher as well; spend some of the balance first.")]
     BalanceTooLarge,
@@ -216,7 +233,7 @@ impl Refused {
             Self::BalanceExhausted { .. } | Self::GrantUsedUp => "balance-exhausted",
             Self::VoucherConflict => "voucher-conflict",
             Self::BalanceTooLarge => "balance-too-large",
-            Self::IssuerLimit => "issuer-limit",
+            Self::IssuerLimit | Self::CeilingReached => "issuer-limit",
             Self::TooManyTopUps => "rate-limited",
             Self::Frozen => "account-frozen",
             Self::LedgerUnavailable | Self::Capacity => "capacity",
@@ -228,7 +245,7 @@ impl Refused {
 enum Message {
     Admit(Box<Admission>, Reply<Admitted>),
     TurnAdmit(TurnAdmission),
-    Credit(Box<Voucher>, Reply<Credited>),
+    Credit(Box<Voucher>, Bounds, Reply<Credited>),
     /// A step of a top-up with money from outside.
     TopUp(AccountId, Box<metering::ledger::Command>, Reply<ToppedUp>),
     Account(AccountId, Reply<AccountStatus>),
@@ -236,6 +253,7 @@ enum Message {
     Live(Reply<Vec<overview::LiveSession>>),
     Report(usize, Report),
     Release(LeaseId),
+    MakeFree(SessionId),
     Subscribe(SessionId, mpsc::Sender<Notice>),
     /// Whatever an operator wants of the books.
     Ledger(LedgerWork),
@@ -267,9 +285,15 @@ pub(crate) struct CashierHandle {
     queued: Arc<AtomicUsize>,
     up: Arc<AtomicBool>,
     restored_at: u64,
+    denied: latest::Receiver<Vec<Denied>>,
 }
 
 impl CashierHandle {
+    /// The ledger's deny list, as it changes, on whatever node.
+    pub(crate) fn denied(&self) -> latest::Receiver<Vec<Denied>> {
+        self.denied.clone()
+    }
+
     /// Unix seconds of the backup's restoration, if the books are from one: what was credited since is not in them.
     pub(crate) fn restored_at(&self) -> u64 {
         self.restored_at
@@ -280,9 +304,19 @@ impl CashierHandle {
         self.ask(|reply| Message::Admit(Box::new(admission), reply)).await
     }
 
-    /// Credits a voucher, once. Its sessions are served accordingly before this returns.
-    pub(crate) async fn credit(&self, voucher: Voucher) -> Result<Credited, Refused> {
-        self.ask(|reply| Message::Credit(Box::new(voucher), reply)).await
+    /// Sets an account's credit line.
+    pub(crate) async fn grant_line(&self, account: AccountId, line: CreditLine) -> Result<(), Refused> {
+        let granted = self.errand(move |ledger, unix_ns| {
+            let command = ledger::Command::GrantLine { account, line };
+            ledger.apply(&[command], unix_ns).map(drop)
+        });
+        granted.await?.map_err(|_| Refused::LedgerUnavailable)
+    }
+
+    /// Credits a voucher, once, within bounds. Its sessions are served accordingly before this returns.
+    pub(crate) async fn credit(&self, voucher: Voucher, bounds: Bounds) -> Result<Credited, Refused> {
+        self.ask(|reply| Message::Credit(Box::new(voucher), bounds, reply))
+            .await
     }
 
     /// A step of a top-up with money from outside; once it credits, its sessions are served accordingly before this
@@ -321,6 +355,11 @@ impl CashierHandle {
     /// A shard's question about an allocation. Never blocks; false means that there will be no answer.
     pub(crate) fn try_turn_admit(&self, admission: TurnAdmission) -> bool {
         self.has_room() && self.enqueue(Message::TurnAdmit(admission))
+    }
+
+    /// Allocations of this TURN session cost nothing.
+    pub(crate) fn make_free(&self, session: SessionId) {
+        self.enqueue(Message::MakeFree(session));
     }
 
     /// Gives back a lease whose session never came to be.
@@ -389,6 +428,7 @@ pub(crate) struct Cashier {
     config: CashierConfig,
     ledger: Box<dyn Ledger>,
     reopen: Reopen,
+    denials: latest::Sender<Vec<Denied>>,
     queue: Receiver<Message>,
     queued: Arc<AtomicUsize>,
     up: Arc<AtomicBool>,
@@ -409,6 +449,7 @@ pub(crate) fn open(config: CashierConfig, unix_ns: u64) -> Result<(CashierHandle
         );
     }
     losses::count_recovered(recovery.leases, recovery.at_risk);
+    let (denials, denied) = latest::channel(ledger.denied()?);
     let (sender, queue) = channel();
     let (queued, up) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(true)));
     let handle = CashierHandle {
@@ -416,6 +457,7 @@ pub(crate) fn open(config: CashierConfig, unix_ns: u64) -> Result<(CashierHandle
         queued: queued.clone(),
         up: up.clone(),
         restored_at: ledger.restored_at()?,
+        denied,
     };
     Ok((
         handle,
@@ -423,6 +465,7 @@ pub(crate) fn open(config: CashierConfig, unix_ns: u64) -> Result<(CashierHandle
             config,
             ledger,
             reopen,
+            denials,
             queue,
             queued,
             up,
@@ -453,6 +496,7 @@ impl Cashier {
 
     fn run(self, shards: Vec<desk::Shard>) {
         let mut desk = Desk::new(self.config, self.ledger, self.reopen, shards);
+        desk.denials = Some(self.denials);
         let mut round = Vec::with_capacity(ROUND_MAX);
         loop {
             let patience = desk
@@ -547,7 +591,8 @@ impl From<&Refused> for TurnRefusal {
             | Refused::VoucherConflict
             | Refused::BalanceTooLarge
             | Refused::TooManyTopUps
-            | Refused::IssuerLimit => Self::Capacity,
+            | Refused::IssuerLimit
+            | Refused::CeilingReached => Self::Capacity,
         }
     }
 }

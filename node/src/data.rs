@@ -11,8 +11,6 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use identity::{Did, SigningKey};
 use rand::RngExt;
 
-use crate::policy::DenyFile;
-
 /// The file with the DID URL that the relay's key was last served as.
 const SERVED_AS: &str = "served-as";
 
@@ -47,11 +45,6 @@ impl Data {
     /// The ledger's file.
     pub(crate) fn ledger(&self) -> PathBuf {
         self.folder.join("ledger.redb")
-    }
-
-    /// Whom the operator denies.
-    pub(crate) fn deny_file(&self) -> DenyFile {
-        DenyFile::at(&self.folder)
     }
 
     /// A private key of the relay, made on first use.

@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex};
 
 use identity::policy;
+use metering::ledger::Conditions;
 use metering::{Allowance, Service, SessionId, Step, Voucher};
 use rand::{Rng, RngExt};
 use sfu::media::IceCredentials;
@@ -12,6 +13,7 @@ use sfu::sdp::{Answer, LocalParameters, Negotiation, SdpError};
 
 use crate::cashier::{self, Admission, Admitted};
 use crate::http::problem::Problem;
+use crate::policy::Proof;
 use crate::registry::{Place, Session};
 use crate::relay::Relay;
 use crate::session::{EndReason, Join, Joined, Mode};
@@ -59,7 +61,12 @@ impl Relay {
         let name = (join.mode != Mode::Subscribe).then_some(join.name.as_str());
         let place = self.registry().reserve(session, &join.room, name, &join.permit)?;
         let mode = join.mode;
-        let joined = self.open(join, &place, &terms).await.inspect_err(|_| {
+        let joined = match self.emergency(&join, &terms, session) {
+            Ok(emergency) => self.open(join, &place, &terms, emergency).await,
+            Err(problem) => Err(problem),
+        };
+        let joined = joined.inspect_err(|_| {
+            self.no_emergency(session);
             self.registry().give_back(&place);
         })?;
         // The place is the session's from here on, and goes with it.
@@ -72,7 +79,13 @@ impl Relay {
     }
 
     /// From a reserved place to a session. Until it succeeds the place stays reserved.
-    async fn open(&self, join: Join, place: &Place, terms: &policy::Terms) -> Result<Joined, Problem> {
+    async fn open(
+        &self,
+        join: Join,
+        place: &Place,
+        terms: &policy::Terms,
+        emergency: Option<Proof>,
+    ) -> Result<Joined, Problem> {
         let session = place.session;
         let ice = IceCredentials::generate(&mut rand::rng());
         let etag = etag(&ice);
@@ -85,8 +98,9 @@ impl Relay {
         };
         let mut negotiation = Negotiation::new(local, rand::rng().random());
         let answer = negotiation.answer(&join.offer)?;
-        let voucher = self.voucher_at_admission(join.permit.token(), terms).await?;
-        let request = admission(&join, place, voucher, self.lobby.place());
+        let mut credited = self.at_admission(join.permit.token(), terms);
+        credited.1.free_instead_of = emergency.and_then(|_| self.list_rates(Service::Sfu));
+        let request = admission(&join, place, credited, self.lobby.place());
         let admitted = self.cashier.admit(request).await?;
         let joined = Joined {
             session,
@@ -108,7 +122,10 @@ impl Relay {
             published: negotiation.published(),
             slots: negotiation.slots(),
         };
-        let open = opening(&join, session, answer, &admitted);
+        let mut open = opening(&join, session, answer, &admitted);
+        if emergency.is_some() {
+            open.allowance.set_byte_limit(Self::emergency_limit(emergency));
+        }
         let known = Session {
             permit: join.permit,
             account: place.account.clone(),
@@ -137,10 +154,16 @@ impl Relay {
 }
 
 /// What the ledger has to know to let a session in.
-fn admission(join: &Join, place: &Place, voucher: Option<Voucher>, lobby: usize) -> Admission {
+fn admission(
+    join: &Join,
+    place: &Place,
+    (voucher, conditions): (Voucher, Conditions),
+    lobby: usize,
+) -> Admission {
     Admission {
         account: place.account.clone(),
-        voucher,
+        voucher: Some(voucher),
+        conditions,
         cap: cashier::cap(&join.permit),
         session: place.session,
         service: Service::Sfu,

@@ -26,7 +26,7 @@ pub(crate) fn require_tariff(relay: &Relay, permit: &Permit) -> Result<(), Probl
 pub(crate) fn economics(admitted: &Admitted) -> Economics {
     Economics {
         tariff: admitted.tariff_id.clone(),
-        available_msat: signed(admitted.account.available),
+        available_msat: admitted.account.balance(),
         runway_seconds: admitted.account.runway_seconds,
         step: word(admitted.step),
     }

@@ -1,11 +1,11 @@
 //! The policy in force: read from its file, replaced as a whole when it changes, together with the deny lists, the
-//! operator's own and those of communities. Whoever decides takes the rules of that moment and keeps to them.
+//! operator's own, which stands in the ledger, and those of communities. Whoever decides takes the rules of that moment and keeps to them.
 
-mod caps;
-mod deny_file;
+mod emergency;
 mod enforce;
 mod file;
 mod lists;
+mod rates;
 
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -18,10 +18,11 @@ use tokio::sync::watch;
 
 use crate::config::{Config, Mistake};
 
-pub(crate) use caps::Caps;
-pub(crate) use deny_file::DenyFile;
+pub(crate) use emergency::{Emergencies, Proof};
+pub(crate) use enforce::deny_list;
 pub(crate) use file::{Community, PolicyFile};
 pub(crate) use lists::Lists;
+pub(crate) use rates::Rates;
 
 /// The rules of a moment.
 #[derive(Clone, Debug)]
@@ -36,13 +37,22 @@ pub(crate) struct Rules {
     pub(crate) ends_after_seconds: u64,
     /// Whose lists are listened to.
     pub(crate) communities: Vec<Community>,
-    /// Whom the operator denies, in the policy's file and by `milliway deny`.
+    /// Whom the operator denies: both of the next two.
     pub(crate) denied: DenyList,
+    /// In the policy's file.
+    denied_in_file: DenyList,
+    /// By `milliway deny`: the list that stands in the ledger.
+    denied_in_ledger: DenyList,
     /// Whom the communities deny.
     pub(crate) denied_by_others: DenyList,
 }
 
 impl Rules {
+    fn merge(&mut self) {
+        self.denied = self.denied_in_file.clone();
+        self.denied.extend(&self.denied_in_ledger);
+    }
+
     /// May this token be used for the service?
     pub(crate) fn decide(&self, token: &RelayToken, service: Service, now: u64) -> Decision {
         self.policy
@@ -66,25 +76,23 @@ pub(crate) struct Policies {
     /// As the configuration alone has it.
     base: TokenPolicy,
     path: Option<PathBuf>,
-    deny_file: DenyFile,
     current: RwLock<Arc<Rules>>,
     /// Counts the changes.
     changes: watch::Sender<u64>,
 }
 
 impl Policies {
-    /// Reads the policy's file, if there is one, and the operator's deny list.
+    /// Reads the policy's file, if there is one. `denied`: what the ledger's deny list has.
     pub(crate) fn open(
         config: &Config,
         base: TokenPolicy,
-        deny_file: DenyFile,
+        denied: DenyList,
     ) -> Result<Policies, Vec<Mistake>> {
         let path = (!config.policy.file.is_empty()).then(|| PathBuf::from(&config.policy.file));
-        let rules = read(&base, path.as_ref(), &deny_file)?;
+        let rules = read(&base, path.as_ref(), denied)?;
         Ok(Policies {
             base,
             path,
-            deny_file,
             current: RwLock::new(Arc::new(rules)),
             changes: watch::Sender::new(0),
         })
@@ -105,29 +113,26 @@ impl Policies {
 
     /// Reads the files again. With a mistake in one of them the old rules stay.
     pub(crate) fn reload(&self) -> Result<(), Vec<Mistake>> {
-        let read = read(&self.base, self.path.as_ref(), &self.deny_file)?;
+        let mut read = read(&self.base, self.path.as_ref(), DenyList::default())?;
         self.change(|rules| {
-            let denied_by_others = std::mem::take(&mut rules.denied_by_others);
-            *rules = Rules {
-                denied_by_others,
-                ..read
-            };
+            read.denied_in_ledger = std::mem::take(&mut rules.denied_in_ledger);
+            read.denied_by_others = std::mem::take(&mut rules.denied_by_others);
+            read.merge();
+            *rules = read;
         });
         Ok(())
     }
 
-    /// Reads the operator's deny list again if its file has changed; true if it has.
-    pub(crate) fn reload_denials(&self) -> bool {
-        if !self.deny_file.has_changed() {
+    /// What the ledger's deny list has from now on; true if that is news.
+    pub(crate) fn set_denied(&self, denied: DenyList) -> bool {
+        if self.rules().denied_in_ledger == denied {
             return false;
         }
-        match self.reload() {
-            Ok(()) => true,
-            Err(mistakes) => {
-                report(&mistakes);
-                false
-            }
-        }
+        self.change(|rules| {
+            rules.denied_in_ledger = denied;
+            rules.merge();
+        });
+        true
     }
 
     /// What the communities deny from now on; true if that is news.
@@ -154,13 +159,11 @@ pub(crate) fn report(mistakes: &[Mistake]) {
     }
 }
 
-fn read(base: &TokenPolicy, path: Option<&PathBuf>, deny_file: &DenyFile) -> Result<Rules, Vec<Mistake>> {
+fn read(base: &TokenPolicy, path: Option<&PathBuf>, denied: DenyList) -> Result<Rules, Vec<Mistake>> {
     let file = match path {
         Some(path) => PolicyFile::read(path).map_err(|mistake| vec![mistake])?,
         None => PolicyFile::default(),
     };
-    let mut denied = file.denied;
-    denied.extend(&deny_file.read().map_err(|mistake| vec![mistake])?);
     let mut token = base.clone();
     for issuer in file.policy.issuers.keys().chain(&file.policy.emergency) {
         if !token.issuers.contains(issuer) {
@@ -168,23 +171,19 @@ fn read(base: &TokenPolicy, path: Option<&PathBuf>, deny_file: &DenyFile) -> Res
         }
     }
     token.credential_issuers = file.policy.credential_issuers();
-    if !file.policy.credit.is_empty() {
-        tracing::warn!("[[credit]]: lines are decided and explained, but this version does not grant them");
-    }
-    if !file.policy.emergency.is_empty() {
-        tracing::warn!(
-            "[emergency]: these issuers are trusted, but this version bills their sessions like others"
-        );
-    }
-    Ok(Rules {
+    let mut rules = Rules {
         token,
         policy: file.policy,
         admissions_per_minute: file.admissions_per_minute,
         ends_after_seconds: file.ends_after_seconds,
         communities: file.communities,
-        denied,
+        denied: DenyList::default(),
+        denied_in_file: file.denied,
+        denied_in_ledger: denied,
         denied_by_others: DenyList::default(),
-    })
+    };
+    rules.merge();
+    Ok(rules)
 }
 
 #[cfg(test)]

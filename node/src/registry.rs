@@ -227,6 +227,13 @@ impl Registry {
         }
     }
 
+    /// Is there a live session in the room whose permit is such?
+    pub(crate) fn has_in_room(&self, room: &str, such: impl Fn(&Permit) -> bool) -> bool {
+        self.sessions
+            .values()
+            .any(|session| &*session.room == room && such(&session.permit))
+    }
+
     /// Works on the room of a session, and applies what follows.
     pub(crate) fn in_room(
         &mut self,

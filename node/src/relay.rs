@@ -19,7 +19,7 @@ use crate::http::dsip_socket::Away;
 use crate::http::keys::FrontKeys;
 use crate::http::metrics::Metrics;
 use crate::http::source_limit::SourceLimit;
-use crate::policy::{Caps, Policies};
+use crate::policy::{Emergencies, Policies, Rates};
 use crate::registry::Registry;
 use crate::resolver::Resolver;
 use crate::session::EndReason;
@@ -40,8 +40,10 @@ pub(crate) struct Relay {
     pub(crate) issuer: Option<SigningKey>,
     /// Which tokens are accepted, and on which terms.
     pub(crate) policies: Policies,
-    /// Sums that the policy bounds.
-    pub(crate) caps: Caps,
+    /// How often accounts were admitted in this minute.
+    pub(crate) rates: Rates,
+    /// Calls that are free.
+    pub(crate) emergencies: Emergencies,
     /// Told when the communities' lists are to be looked at at once.
     pub(crate) lists_due: Notify,
     /// DID documents from the network.

@@ -1,5 +1,6 @@
 //! One client's session at this relay: how it asks to join, what it is told, why it ends.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use identity::Permit;
@@ -30,6 +31,10 @@ pub(crate) struct Join {
     pub(crate) offer: String,
     /// The client's own cap on what it spends.
     pub(crate) max_msat_per_second: Option<u64>,
+    /// The client says that it is an emergency.
+    pub(crate) emergency: bool,
+    /// Where it called from. Not for logs.
+    pub(crate) source: IpAddr,
     /// Where to tell the client things, if it has a socket.
     pub(crate) outbox: Option<mpsc::Sender<Told>>,
 }

@@ -23,7 +23,7 @@ use crate::http::dsip_socket::Away;
 use crate::http::keys::FrontKeys;
 use crate::http::metrics::Metrics;
 use crate::http::source_limit::SourceLimit;
-use crate::policy::{Caps, Policies};
+use crate::policy::{Emergencies, Policies, Rates, deny_list};
 use crate::records::{self, Sink};
 use crate::registry::Registry;
 use crate::relay::Relay;
@@ -190,6 +190,11 @@ pub(crate) async fn start(
         .map_err(|error| format!("the cashier's thread: {error}"))?;
 
     let front_keys = FrontKeys::from_config(&config.http)?;
+    if data.path("deny.list").exists() {
+        tracing::error!(
+            "deny.list in the data folder is no longer read: give its lines to `milliway deny add`"
+        );
+    }
     let public_url = match config.http.public_url.as_str() {
         // A wildcard is nowhere to connect to. What is advertised for media says nothing about the front door.
         "" => format!(
@@ -207,11 +212,12 @@ pub(crate) async fn start(
         policies: Policies::open(
             &config,
             token_policy(&config, key.did(), cashier.restored_at()),
-            data.deny_file(),
+            deny_list(&cashier.denied().borrow()),
         )
         .map_err(|mistakes| said(&mistakes))?,
         top_ups: TopUps::open(&config.topup, data)?,
-        caps: Caps::default(),
+        rates: Rates::default(),
+        emergencies: Emergencies::default(),
         lists_due: Notify::new(),
         resolver: Resolver::new(&config.did)?,
         proofs: proof::Verifier::new(key.kid(), config.auth.require_body_hash),
@@ -264,6 +270,7 @@ pub(crate) async fn start(
     }
     tokio::spawn(own_document::follow(relay.clone()));
     tokio::spawn(relay.clone().follow_top_ups());
+    tokio::spawn(relay.clone().follow_emergencies());
     Ok(Running {
         relay,
         http,

@@ -114,19 +114,25 @@ impl Relay {
         money::require_tariff(self, permit)?;
         let terms = self.require_policy(permit, policy::Service::Turn).await?;
         let account = AccountId::new(permit.account());
-        if let Some(voucher) = self.voucher_at_admission(permit.token(), &terms).await? {
-            self.cashier.credit(voucher).await?;
+        let (voucher, conditions) = self.at_admission(permit.token(), &terms);
+        match self.cashier.credit(voucher, conditions.bounds).await {
+            // What is above a sum stays uncredited.
+            Ok(_) | Err(cashier::Refused::CeilingReached) => {}
+            Err(refused) => return Err(refused.into()),
+        }
+        if let Some(line) = conditions.credit {
+            self.cashier.grant_line(account.clone(), line).await?;
         }
         let status = self.cashier.account(account.clone()).await?;
-        if status.frozen {
+        if status.frozen && !terms.emergency {
             return Err(cashier::Refused::Frozen.into());
         }
-        let available = status.available;
+        let available = status.available.saturating_add(status.credit_left);
         let rates = self.prices.iter().find(|tariff| tariff.service == Service::Turn);
         let minimum = rates
             .and_then(|tariff| tariff.rates().ok())
             .map(|rates| rates.admission_minimum());
-        if minimum.is_some_and(|minimum| available < minimum) {
+        if !terms.emergency && minimum.is_some_and(|minimum| available < minimum) {
             return Err(cashier::Refused::BalanceExhausted { available }.into());
         }
 
@@ -137,6 +143,11 @@ impl Relay {
             return Err(Problem::new("rate-limited", detail));
         }
         let session = SessionId::new(rand::rng().next_u64());
+        if terms.emergency {
+            tracing::warn!(%session, proof = "token", "an emergency session: free, and in the memo account");
+            metrics::counter!("milliway_emergency_sessions_total", "proof" => "token").increment(1);
+            self.cashier.make_free(session);
+        }
         let username = session.to_string();
         let credential = URL_SAFE_NO_PAD.encode(rand::rng().random::<[u8; 18]>());
         let known = Arc::new(Credential::new(

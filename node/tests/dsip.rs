@@ -99,6 +99,10 @@ impl Client {
     }
 
     fn invite(&mut self, challenge: &Challenge, token: &str, name: &str) {
+        self.invite_as(challenge, token, name, None);
+    }
+
+    fn invite_as(&mut self, challenge: &Challenge, token: &str, name: &str, priority: Option<&str>) {
         let invite = Invite {
             room: "den".into(),
             name: Some(name.into()),
@@ -107,6 +111,7 @@ impl Client {
             media: Media { sdp: offer() },
             max_msat_per_second: None,
             identity: None,
+            priority: priority.map(str::to_owned),
         };
         self.say("dsip.invite", &invite);
     }
@@ -477,4 +482,106 @@ fn a_draining_relay_tells_its_clients_and_says_goodbye() {
     relay.signal("TERM");
     assert_eq!(client.bye(), "draining");
     assert_eq!(relay.wait(Duration::from_secs(10)), Some(0));
+}
+
+/// A client that asks to join with this token, whatever comes of it.
+fn asking(relay: &Relay, key: &SigningKey, token: &str, name: &str, priority: Option<&str>) -> Client {
+    let mut client = Client::connect(relay, key);
+    let challenge = client.hello();
+    client.invite_as(&challenge, token, name, priority);
+    client
+}
+
+/// How many emergency sessions were counted, by what proved them.
+fn emergencies(relay: &Relay, proof: &str) -> u64 {
+    let metrics = relay.get("/metrics");
+    let name = format!("milliway_emergency_sessions_total{{proof=\"{proof}\"}} ");
+    let line = metrics.text().lines().find_map(|line| line.strip_prefix(&name));
+    line.map_or(0, |count| count.parse().unwrap())
+}
+
+#[test]
+fn an_emergency_call_is_free_and_one_that_nobody_answers_is_one_at_a_time() {
+    let (service, anna, bert) = (
+        SigningKey::generate(),
+        SigningKey::generate(),
+        SigningKey::generate(),
+    );
+    let files = tempfile::tempdir().unwrap();
+    let path = |name: &str| files.path().join(name).display().to_string();
+    let policy = format!("[emergency]\ndids = [\"{}\"]\n", service.did());
+    std::fs::write(path("policy.toml"), policy).unwrap();
+    let configuration = format!("[policy]\nfile = \"{}\"\n", path("policy.toml"));
+    std::fs::write(path("relay.toml"), configuration).unwrap();
+    let relay = Relay::start_with(
+        tempfile::tempdir().unwrap(),
+        &["--config", &path("relay.toml")],
+        &[],
+    );
+    let penniless = |key: &SigningKey| relay.faucet(key.did().as_str(), 0, false);
+    let of_anna = penniless(&anna);
+    let mut refused = asking(&relay, &anna, &of_anna, "anna", None);
+    assert_eq!(refused.error().0, 402, "a call like any other costs");
+
+    // By its word alone: let in, once, and told that it is free.
+    let mut first = asking(&relay, &anna, &of_anna, "anna", Some("emergency"));
+    let economics = first.answer().economics;
+    assert_eq!(
+        (economics.tariff.as_str(), economics.step.as_str()),
+        ("emergency", "full")
+    );
+    let mut second = asking(&relay, &anna, &of_anna, "anna-again", Some("emergency"));
+    assert_eq!(second.error().0, 429, "one session for each holder");
+    assert_eq!((emergencies(&relay, "none"), emergencies(&relay, "peer")), (1, 0));
+
+    // The service comes, proves its DID, and needs no money; whoever calls now is answered.
+    let mut answered = asking(&relay, &service, &penniless(&service), "112", None);
+    assert_eq!(answered.answer().economics.tariff, "emergency");
+    for name in ["bert", "bert-2", "bert-3", "bert-4"] {
+        let mut call = asking(&relay, &bert, &penniless(&bert), name, Some("emergency"));
+        assert_eq!(
+            call.answer().economics.tariff,
+            "emergency",
+            "no count where a service is"
+        );
+        let bye = Bye {
+            session: Some(call.session.clone()),
+            reason: "hangup".into(),
+        };
+        call.say("dsip.bye", &bye);
+    }
+    assert_eq!((emergencies(&relay, "none"), emergencies(&relay, "peer")), (1, 5));
+    let mut billed = asking(&relay, &bert, &penniless(&bert), "bert-5", None);
+    assert_eq!(
+        billed.error().0,
+        402,
+        "who does not say so is billed, also in that room"
+    );
+
+    // Under a token by the service itself, TURN too; over WHIP the header says it.
+    let audience = identity::Did::parse(relay.did()).unwrap();
+    let issue = identity::token::Issue::new(bert.did().clone(), audience, 0, now());
+    let by_service = identity::token::issue(&service, &issue);
+    let ice = relay.signed(&bert, Some(&by_service), "POST", "/v1/turn/credentials", b"");
+    assert_eq!(ice.status, 200, "{}", ice.text());
+    let whip = relay.signed(
+        &bert,
+        Some(&by_service),
+        "POST",
+        "/whip/elsewhere/bert",
+        offer().as_bytes(),
+    );
+    assert_eq!(whip.status, 201, "{}", whip.text());
+    // Two TURN usernames, for WHIP hands one out as well, and the session.
+    assert_eq!(emergencies(&relay, "token"), 3);
+    let data = relay.stop();
+    let proof = std::process::Command::new(relay::MILLIWAY)
+        .args(["ledger", "verify", "--data", data.path().to_str().unwrap()])
+        .output()
+        .unwrap();
+    assert!(
+        proof.status.success(),
+        "{}",
+        String::from_utf8_lossy(&proof.stderr)
+    );
 }

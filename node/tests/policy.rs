@@ -291,6 +291,134 @@ fn an_account_is_admitted_as_often_in_a_minute_as_the_policy_says() {
     );
 }
 
+/// A token without money, with a score by somebody.
+fn scored(relay: &Relay, holder: &SigningKey, by: &SigningKey, score: i64) -> String {
+    let vc = json!({"iss": by.did(), "vc": {"type": ["VerifiableCredential", "ReputationScore"],
+        "credentialSubject": {"id": holder.did(), "score": score}}});
+    let vc = by.sign_jws("JWT", vc.to_string().as_bytes());
+    let claims = json!({"iss": relay.issuer().did(), "sub": holder.did(), "aud": relay.did(), "iat": now(),
+        "nbf": now(), "exp": now() + 600, "jti": format!("{score} {}", holder.did()), "balance_msat": 0, "vc": [vc]});
+    relay
+        .issuer()
+        .sign_jws("relay+jwt", claims.to_string().as_bytes())
+}
+
+#[test]
+fn a_score_that_is_good_for_credit_opens_sessions_without_money_and_a_top_up_fills_what_is_owed() {
+    let (scorer, alice, bob) = (
+        SigningKey::generate(),
+        SigningKey::generate(),
+        SigningKey::generate(),
+    );
+    let setup = Setup::new(
+        &format!(
+            "[credentials.\"{}\"]\ntypes = [\"ReputationScore\"]\ncredit_max_msat = 10_000\n\
+             [[credit]]\nscore = 500\nmsat = 8_000\n",
+            scorer.did()
+        ),
+        "",
+    );
+    let relay = setup.start();
+    let poor = scored(&relay, &alice, &scorer, 499);
+    assert_eq!(
+        join(&relay, &alice, &poor, "alice").status,
+        402,
+        "a score below the step"
+    );
+    let made_up = scored(&relay, &alice, &bob, 900);
+    assert_eq!(
+        join(&relay, &alice, &made_up, "alice").status,
+        402,
+        "nobody's word"
+    );
+    let good = scored(&relay, &alice, &scorer, 500);
+    let joined = join(&relay, &alice, &good, "alice");
+    assert_eq!(joined.status, 201, "{}", joined.text());
+    let account = |key: &SigningKey| relay.signed(key, None, "GET", "/v1/account", b"").json();
+    let owes = account(&alice);
+    let drawn = -owes["available_msat"].as_i64().unwrap();
+    assert!((1..=4_000).contains(&drawn), "a lease's worth: {owes}");
+    assert_eq!(owes["credit_left_msat"].as_i64().unwrap(), 8_000 - drawn);
+    let shown = milliway(&["account", "show", alice.did().as_str()], relay.data.path());
+    let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
+    assert_eq!(
+        (&shown["credit_line_msat"], &shown["available_msat"]),
+        (&json!(8_000), &json!(-drawn))
+    );
+    assert_eq!(shown["refundable_msat"], 0);
+    let ice = relay.signed(
+        &bob,
+        Some(&scored(&relay, &bob, &scorer, 600)),
+        "POST",
+        "/v1/turn/credentials",
+        b"",
+    );
+    assert_eq!(ice.status, 200, "TURN on credit: {}", ice.text());
+
+    let explained = milliway(
+        &[
+            "policy",
+            "explain",
+            "--config",
+            &setup.path("relay.toml"),
+            "--token",
+            &good,
+        ],
+        relay.data.path(),
+    );
+    let explained = String::from_utf8(explained.stdout).unwrap();
+    assert!(
+        explained.contains("term   credit       8000 msat below zero for a score of 500"),
+        "{explained}"
+    );
+    let body = json!({ "token": issue(&relay.issuer(), &wanted(&alice, &relay, 50_000)) }).to_string();
+    let topped_up = relay.signed(&alice, None, "POST", "/v1/topup", body.as_bytes());
+    assert_eq!(topped_up.status, 200, "{}", topped_up.text());
+    let available = account(&alice)["available_msat"].as_i64().unwrap();
+    assert!(
+        (42_000..50_000).contains(&available),
+        "the debt went first: {available}"
+    );
+    let data = relay.stop();
+    let proof = milliway(&["ledger", "verify"], data.path());
+    assert!(
+        proof.status.success(),
+        "{}",
+        String::from_utf8_lossy(&proof.stderr)
+    );
+}
+
+#[test]
+fn what_an_issuer_gave_today_is_known_after_a_restart_and_what_it_has_outstanding_is_bounded() {
+    let (issuer, alice) = (SigningKey::generate(), SigningKey::generate());
+    let setup = Setup::new(
+        &format!(
+            "[issuers.\"{}\"]\nday_max_msat = 100_000\noutstanding_max_msat = 60_000\n",
+            issuer.did()
+        ),
+        "",
+    );
+    let topup = |relay: &Relay, msat: u64| {
+        let body = json!({ "token": issue(&issuer, &wanted(&alice, relay, msat)) }).to_string();
+        relay.signed(&alice, None, "POST", "/v1/topup", body.as_bytes())
+    };
+    let relay = setup.start();
+    assert_eq!(topup(&relay, 60_000).status, 200);
+    assert_eq!(topup(&relay, 1).slug(), "issuer-limit", "nothing of it was spent");
+    let paid_back = milliway(
+        &["account", "refund", alice.did().as_str(), "--reason", "asked"],
+        relay.data.path(),
+    );
+    assert!(paid_back.status.success());
+    let relay = Relay::start_with(relay.kill(), &["--config", &setup.path("relay.toml")], &[]);
+    assert_eq!(
+        topup(&relay, 40_001).slug(),
+        "issuer-limit",
+        "the day's sum outlives the relay"
+    );
+    assert_eq!(topup(&relay, 40_000).status, 200);
+}
+
 #[test]
 fn a_daily_allowance_needs_a_credential_and_is_given_once() {
     let (scorer, alice, bob) = (
@@ -304,16 +432,7 @@ fn a_daily_allowance_needs_a_credential_and_is_given_once() {
         scorer.did()
     );
     let relay = Setup::new(&policy, "").start();
-    let jwt = |holder: &SigningKey, by: &SigningKey, score: i64| {
-        let vc = json!({"iss": by.did(), "vc": {"type": ["VerifiableCredential", "ReputationScore"],
-            "credentialSubject": {"id": holder.did(), "score": score}}});
-        let vc = by.sign_jws("JWT", vc.to_string().as_bytes());
-        let claims = json!({"iss": relay.issuer().did(), "sub": holder.did(), "aud": relay.did(), "iat": now(),
-            "nbf": now(), "exp": now() + 600, "jti": format!("{score}{}", now()), "balance_msat": 0, "vc": [vc]});
-        relay
-            .issuer()
-            .sign_jws("relay+jwt", claims.to_string().as_bytes())
-    };
+    let jwt = |holder: &SigningKey, by: &SigningKey, score: i64| scored(&relay, holder, by, score);
     let status = |holder: &SigningKey, jwt: &str| {
         relay
             .signed(holder, Some(jwt), "POST", "/v1/turn/credentials", b"")

@@ -19,7 +19,7 @@ use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use identity::SigningKey;
-use metering::ledger::{Command as Order, Open, Outcome};
+use metering::ledger::{Command as Order, Conditions, Open, Outcome};
 use metering::{Embedded, LeaseId, Ledger, Msat, Rates, Report, Service, SessionId, Usage, Voucher};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use relay::{MILLIWAY, Relay};
@@ -432,6 +432,7 @@ fn open(ledger: &mut dyn Ledger, account: &str, session: u64, at: u64) -> LeaseI
         want: Msat::new(400),
         minimum: Msat::new(10),
         cap: None,
+        conditions: Conditions::default(),
     }));
     match ledger.apply(&[order], at).unwrap().remove(0) {
         Ok(Outcome::Opened { lease, .. }) => lease,

@@ -211,7 +211,7 @@ fn a_crash_of_the_database_loses_no_credit_and_the_nodes_come_back_by_themselves
 #[test]
 fn a_loss_on_any_node_is_shown_and_told_once_by_the_others() {
     use ledger_postgres::{Options, Postgres};
-    use metering::ledger::{Command as Order, Open, Outcome};
+    use metering::ledger::{Command as Order, Conditions, Open, Outcome};
     use metering::{LeaseId, Ledger, Msat, Rates, Report, Service, SessionId, Usage, Voucher};
 
     let url = server::fresh();
@@ -264,6 +264,7 @@ fn a_loss_on_any_node_is_shown_and_told_once_by_the_others() {
         want: Msat::new(100),
         minimum: Msat::new(42),
         cap: None,
+        conditions: Conditions::default(),
     }));
     let lease: LeaseId = match other.apply(&[open], 2).unwrap().remove(0) {
         Ok(Outcome::Opened { lease, .. }) => lease,
@@ -305,4 +306,52 @@ fn a_loss_on_any_node_is_shown_and_told_once_by_the_others() {
     let told = std::fs::read_to_string(&log).unwrap();
     assert_eq!(told.matches("the loss memo has grown").count(), 1, "once");
     assert!(told.contains("msat=58"), "{told}");
+}
+
+#[test]
+fn a_denial_on_one_node_ends_live_sessions_on_the_other_and_one_list_serves_all() {
+    let (keys, url) = (keys(), server::fresh());
+    let (here, there) = (node(&keys, &url, "here"), node(&keys, &url, "there"));
+    let anna = SigningKey::generate();
+    let did = anna.did().as_str();
+    let token = here.faucet(did, 500_000, false);
+    let mut took = Vec::new();
+    for round in 0..5 {
+        let joined = here.signed(&anna, Some(&token), "POST", "/whip/den/anna", offer().as_bytes());
+        assert_eq!(joined.status, 201, "{}", joined.text());
+        let there_data = there.data.path();
+        milliway(&url, there_data, &["deny", "add", "sub", did]).unwrap();
+        let denied = Instant::now();
+        while available(&here, &anna)["sessions"] != json!([]) {
+            assert!(denied.elapsed() < Duration::from_secs(10), "the session goes on");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        took.push(denied.elapsed());
+        let refused = here.signed(&anna, Some(&token), "POST", "/whip/den/anna", offer().as_bytes());
+        assert_eq!(refused.slug(), "denied", "round {round}");
+        let list = milliway(&url, here.data.path(), &["deny", "list"]).unwrap();
+        assert_eq!(list, format!("sub {did}\n"));
+        milliway(&url, here.data.path(), &["deny", "remove", "sub", did]).unwrap();
+        let removed = Instant::now();
+        while there
+            .signed(&anna, Some(&token), "POST", "/v1/turn/credentials", b"")
+            .status
+            != 200
+        {
+            assert!(removed.elapsed() < Duration::from_secs(10), "it stays denied");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    took.sort();
+    // A figure for people; a timing is no test.
+    println!("from the denial to the end of sessions on the other node: {took:?}");
+
+    // And with no relay running: the list is the ledger's, not a node's.
+    let (here, there) = (here.stop(), there.stop());
+    milliway(&url, here.path(), &["deny", "add", "jti", "stolen"]).unwrap();
+    assert_eq!(
+        milliway(&url, there.path(), &["deny", "list"]).unwrap(),
+        "jti stolen\n"
+    );
+    assert!(!there.path().join("deny.list").exists());
 }

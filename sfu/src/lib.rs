@@ -256,6 +256,13 @@ impl Sfu {
         }
     }
 
+    /// What the session is sent at most; for one that costs nothing.
+    pub fn limit_bytes(&mut self, session: SessionId, bits_per_second: Option<u64>) {
+        if let Some(session) = self.session_mut(session) {
+            session.allowance.set_byte_limit(bits_per_second);
+        }
+    }
+
     /// Raises what the session's lease may spend in all.
     pub fn grant(&mut self, session: SessionId, granted_total: Msat) {
         if let Some(session) = self.session_mut(session) {

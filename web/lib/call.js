@@ -59,7 +59,7 @@ export class Call extends EventTarget {
   /**
    * @param {import("./relay.js").Relay} relay
    * @param {{room: string, name?: string, token: string | (() => Promise<string>), stream?: MediaStream,
-   *   relayOnly?: boolean, pool?: {audio: number, video: number}, maxMsatPerSecond?: number,
+   *   relayOnly?: boolean, pool?: {audio: number, video: number}, maxMsatPerSecond?: number, emergency?: boolean,
    *   credentials?: () => string[] | Promise<string[]>}} options
    *   `token`: or where to get one; asked again when the old one has expired
    *   `credentials`: the holder's VC-JWTs; of those the ones that fit are presented when the relay asks for them
@@ -245,6 +245,7 @@ export class Call extends EventTarget {
     this.tariff = challenge.tariff ?? [];
     const invite = { type: "dsip.invite", room: this.room, token: this.#token, nonce: challenge.nonce, media: { sdp: offer } };
     if (this.name) invite.name = this.name;
+    if (this.#options.emergency) invite.priority = "emergency";
     if (this.#options.maxMsatPerSecond) invite.max_msat_per_second = this.#options.maxMsatPerSecond;
     const began = performance.now();
     const answer = await this.#invite(signalling, invite);

@@ -21,8 +21,10 @@ pub struct Ceiling {
 pub struct CreditLine {
     /// The line, msat.
     pub msat: u64,
-    /// What all lines on the same scorer's word may come to: to be committed with the reserve that draws on it.
+    /// What all that is owed on the same scorer's word may come to: to be committed with the reserve that draws on it.
     pub within: Ceiling,
+    /// Unix seconds until which it may be drawn on: as long as the token and the credential are good.
+    pub until: u64,
 }
 
 /// What a holder gets for nothing on one day.
@@ -76,10 +78,13 @@ impl Policy {
             return decision.term("credit", format!("none: {score} buys none on its scorer's word"));
         }
         let name = format!("credit {}", credential.issuer());
+        let until = credential
+            .expires()
+            .map_or(token.expires(), |expires| expires.min(token.expires()));
         decision.term(
             "credit",
             format!(
-                "{line} msat for a score of {score}, within {} of {name:?}",
+                "{line} msat below zero for a score of {score}, until {until}, within {} of {name:?}",
                 rule.credit_max
             ),
         );
@@ -87,7 +92,11 @@ impl Policy {
             name,
             max_msat: rule.credit_max,
         };
-        decision.terms.credit = Some(CreditLine { msat: line, within });
+        decision.terms.credit = Some(CreditLine {
+            msat: line,
+            within,
+            until,
+        });
     }
 
     /// Today's gift.

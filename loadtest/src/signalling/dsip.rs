@@ -96,6 +96,7 @@ impl Calls {
             },
             max_msat_per_second: None,
             identity: None,
+            priority: None,
         };
         participant.say("dsip.invite", &invite)?;
         let sdp = loop {

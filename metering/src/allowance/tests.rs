@@ -293,3 +293,25 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_free_meter_costs_nothing_and_its_bytes_may_have_a_ceiling_of_their_own() {
+    let free = Rates {
+        out: 0,
+        in_: 0,
+        second: 0,
+    };
+    let now = Instant::now();
+    let mut meter = Allowance::new(LeaseId::new(1), SessionId::new(1), free, Msat::ZERO);
+    assert_eq!(meter.charge(Direction::ToClient, 1_000_000, now), Ok(()));
+    meter.set_byte_limit(Some(512_000));
+    let second = now + Duration::from_secs(1);
+    let passed = (0..100).filter(|_| meter.charge(Direction::ToClient, 1_000, second).is_ok());
+    assert_eq!(passed.count(), 64, "64,000 bytes in a second");
+    assert!(!meter.covers(Direction::ToClient, 1, second), "packet by packet");
+    meter.give_back(Direction::ToClient, 1_000);
+    assert_eq!(meter.charge(Direction::ToClient, 1_000, second), Ok(()));
+    meter.set_byte_limit(None);
+    assert_eq!(meter.charge(Direction::ToClient, 1_000_000, second), Ok(()));
+    assert_eq!(meter.close(second).usage.debit, Msat::ZERO);
+}

@@ -6,6 +6,7 @@
 use super::{
     LedgerError, Outcome, Refusal, Stop,
     books::{Books, Rows, Tally},
+    credit::CreditLine,
     journal::{Entry, EntryId, Kind},
 };
 use crate::{AccountId, Msat};
@@ -32,8 +33,14 @@ pub struct Lot {
 pub struct AccountView {
     /// Its name.
     pub account: AccountId,
-    /// Free to spend.
+    /// Free to spend; nothing while it owes.
     pub available: Msat,
+    /// By how much it is below zero.
+    #[serde(default, skip_serializing_if = "owes_nothing")]
+    pub owed: Msat,
+    /// How far below it may go; kept past its end while something is owed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credit: Option<CreditLine>,
     /// Set aside for leases.
     pub reserved: Msat,
     /// Spent over its life.
@@ -63,6 +70,8 @@ impl AccountView {
         Self {
             account: account.clone(),
             available: Msat::ZERO,
+            owed: Msat::ZERO,
+            credit: None,
             reserved: Msat::ZERO,
             spent: Msat::ZERO,
             refunded: Msat::ZERO,
@@ -122,17 +131,26 @@ impl AccountView {
         refundable.saturating_sub(held_of_refundable).min(self.available)
     }
 
-    fn lots_total(&self) -> Msat {
+    pub(super) fn lots_total(&self) -> Msat {
         self.lots
             .iter()
             .fold(Msat::ZERO, |sum, lot| sum.saturating_add(lot.left))
     }
 
-    /// True when the lots add up to what is there, within the largest balance.
+    /// True when the lots add up to what is there and paid for, within the largest balance.
     pub fn adds_up(&self) -> bool {
-        let held = self.available.checked_add(self.reserved);
-        held == Some(self.lots_total()) && held <= Some(Msat::MAX_BALANCE)
+        let Some(held) = self.available.checked_add(self.reserved) else {
+            return false;
+        };
+        held.saturating_sub(self.owed) == self.lots_total()
+            && held <= Msat::MAX_BALANCE
+            && (self.owed.is_zero() || (self.available.is_zero() && self.credit.is_some()))
     }
+}
+
+/// What most rows need not say.
+fn owes_nothing(owed: &Msat) -> bool {
+    owed.is_zero()
 }
 
 fn lacks(what: &str) -> LedgerError {
@@ -155,15 +173,13 @@ impl<R: Rows> Books<R> {
         self.rows.put_account(row)
     }
 
-    /// Available to reserved.
+    /// Available to reserved, on credit where the account may. A free lease of somebody new is in the
+    /// journal as well.
     pub(super) fn reserve(&mut self, row: &mut AccountView, entry: Entry) -> Result<(), LedgerError> {
-        if entry.msat.is_zero() {
+        if entry.msat.is_zero() && row.entries > 0 {
             return Ok(());
         }
-        row.available = row
-            .available
-            .checked_sub(entry.msat)
-            .ok_or_else(|| lacks("available"))?;
+        self.take(row, entry.msat)?;
         row.reserved = row.reserved.saturating_add(entry.msat);
         self.post(row, entry).map(drop)
     }
@@ -177,7 +193,7 @@ impl<R: Rows> Books<R> {
             .reserved
             .checked_sub(entry.msat)
             .ok_or_else(|| lacks("reserved"))?;
-        row.available = row.available.saturating_add(entry.msat);
+        self.fill(row, entry.msat)?;
         self.post(row, entry).map(drop)
     }
 
@@ -193,7 +209,9 @@ impl<R: Rows> Books<R> {
             .ok_or_else(|| lacks("reserved"))?;
         row.spent = row.spent.saturating_add(entry.msat);
         let mut of = Vec::new();
-        row.consume(entry.msat, |_| true, |iss, part| of.push((iss.to_owned(), part)))?;
+        // What the lots do not pay for is paid by the next credit.
+        let paid = entry.msat.min(row.lots_total());
+        row.consume(paid, |_| true, |iss, part| of.push((iss.to_owned(), part)))?;
         for (iss, spent) in of {
             self.tally(&iss, |tally| tally.spent = tally.spent.saturating_add(spent));
         }

@@ -5,7 +5,7 @@
 //! amount out of one sum and into another, and the rows change beside it.
 
 use super::{
-    AccountView, Cap, Command, LedgerError, Outcome, Refusal, Stop, TopUp, VoucherRow,
+    AccountView, Bounds, Cap, Ceiling, Command, LedgerError, Outcome, Refusal, Stop, TopUp, VoucherRow,
     journal::{Entry, EntryId, Kind, VoucherName},
 };
 use crate::{
@@ -20,6 +20,10 @@ use std::collections::BTreeMap;
 pub(super) const MEMO_UNCOLLECTED: &str = "uncollected";
 /// What was reported after the ledger had taken a lease back.
 pub(super) const MEMO_OLD_EPOCH: &str = "old-epoch";
+/// What emergency sessions would have cost.
+pub(super) const MEMO_EMERGENCY: &str = "emergency";
+/// What was given for nothing.
+pub(super) const MEMO_ALLOWANCE: &str = "allowance";
 
 /// The rows that one commit reads and writes. A row that is put is read back as it was put.
 pub trait Rows {
@@ -59,6 +63,10 @@ pub trait Rows {
     fn post(&mut self, entry: Entry) -> Result<EntryId, LedgerError>;
     /// What is known of an issuer before this commit; exact, and nobody else changes it until this commit is done.
     fn tally(&mut self, iss: &str) -> Result<Tally, LedgerError>;
+    /// What a sum with a ceiling has come to; exact, and nobody else changes it until this commit is done.
+    fn ceiling(&mut self, ceiling: &Ceiling) -> Result<Msat, LedgerError>;
+    /// Writes it. Sums that nobody asks for at `unix_seconds` any more may be forgotten.
+    fn put_ceiling(&mut self, ceiling: &Ceiling, used: Msat, unix_seconds: u64) -> Result<(), LedgerError>;
     /// Keeps a signed receipt, unless there is one of that number. False: there is.
     fn put_receipt(&mut self, session: SessionId, row: &SignedReceipt) -> Result<bool, LedgerError>;
     /// Whether something is on the deny list.
@@ -115,7 +123,7 @@ impl Sums {
         })
     }
 
-    /// As the sums of whole books, where none is below zero.
+    /// As the sums of whole books, where none is below zero but what is available.
     pub fn totals(&self, commits: u64, next_lease: u64) -> Result<Totals, LedgerError> {
         let sum = |of: i64| {
             u64::try_from(of)
@@ -129,7 +137,7 @@ impl Sums {
             .collect::<Result<_, LedgerError>>()?;
         Ok(Totals {
             issued: sum(self.issued)?,
-            available: sum(self.available)?,
+            available: self.available,
             reserved: sum(self.reserved)?,
             earned: sum(self.earned)?,
             refunded: sum(self.refunded)?,
@@ -145,8 +153,8 @@ impl Sums {
 pub struct Totals {
     /// Credited by vouchers.
     pub issued: Msat,
-    /// Free to spend.
-    pub available: Msat,
+    /// Free to spend, less what accounts owe on credit.
+    pub available: i64,
     /// Set aside for leases.
     pub reserved: Msat,
     /// Spent, and the operator's.
@@ -164,16 +172,14 @@ pub struct Totals {
 impl Totals {
     /// True when nothing was created or destroyed.
     pub fn balance(&self) -> bool {
-        [self.available, self.reserved, self.earned, self.refunded]
-            .into_iter()
-            .try_fold(Msat::ZERO, Msat::checked_add)
-            == Some(self.issued)
+        let held = [self.reserved, self.earned, self.refunded].map(|msat| i128::from(msat.get()));
+        i128::from(self.available) + held.into_iter().sum::<i128>() == i128::from(self.issued.get())
     }
 
     /// Every memo account by name, those with nothing in them included.
     pub fn memo_accounts(&self) -> BTreeMap<String, Msat> {
         let mut memo = self.memo.clone();
-        for name in [MEMO_UNCOLLECTED, MEMO_OLD_EPOCH] {
+        for name in [MEMO_UNCOLLECTED, MEMO_OLD_EPOCH, MEMO_EMERGENCY, MEMO_ALLOWANCE] {
             memo.entry(name.to_owned()).or_default();
         }
         memo
@@ -191,7 +197,7 @@ impl Totals {
             .collect::<Result<_, LedgerError>>()?;
         Ok(Sums {
             issued: sum(self.issued)?,
-            available: sum(self.available)?,
+            available: self.available,
             reserved: sum(self.reserved)?,
             earned: sum(self.earned)?,
             refunded: sum(self.refunded)?,
@@ -243,6 +249,9 @@ pub struct LeaseView {
     pub memo: Msat,
     /// The payer's ceiling it counts against.
     pub cap: Option<Cap>,
+    /// It costs nothing, and the memo account hears what it would have cost at these rates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub free_instead_of: Option<Rates>,
     /// Unix nanoseconds of the last report.
     pub touched_at: u64,
 }
@@ -384,8 +393,16 @@ impl<R: Rows> Books<R> {
     /// Executes one command.
     pub fn execute(&mut self, command: &Command) -> Result<Result<Outcome, Refusal>, LedgerError> {
         let done = match command {
-            Command::Credit(voucher) => self.credit(voucher, None).map(Outcome::Credited),
-            Command::Gift { voucher, reason } => self.credit(voucher, Some(reason)).map(Outcome::Credited),
+            Command::Credit(voucher) => self
+                .credit(voucher, None, &Bounds::default())
+                .map(Outcome::Credited),
+            Command::CreditWithin { voucher, bounds } => {
+                self.credit(voucher, None, bounds).map(Outcome::Credited)
+            }
+            Command::Gift { voucher, reason } => self
+                .credit(voucher, Some(reason), &Bounds::default())
+                .map(Outcome::Credited),
+            Command::GrantLine { account, line } => self.grant_line(account, line),
             Command::Open(open) => self.open_lease(open),
             Command::Renew { lease, want, minimum } => self.renew(*lease, *want, *minimum),
             Command::Report(report) => self.report(report),

@@ -30,6 +30,8 @@ pub enum DumpRow {
     Segment(SessionId, u32, Box<Segment>),
     /// What was set aside under a payer's grant.
     PayerGrant(String, Msat),
+    /// A sum with a ceiling: its name, until when it is asked for, what it came to.
+    Ceiling(String, u64, Msat),
     /// What is known of an issuer.
     Issuer(String, Tally),
     /// A signed receipt.

@@ -2,9 +2,9 @@
 //! this program.
 
 use super::{
-    AccountView, Command, Cursor, Denied, DumpRow, EntryId, IssuerLimits, LeaseState, LeaseView, Leaving,
-    Ledger, LedgerError, News, Outcome, Proof, Recovery, Refusal, Renumbering, SignedReceipt, SinkView,
-    Tally, TopUp, TopUpState, Totals, Unsent, VoucherName, VoucherRow,
+    AccountView, Ceiling, Command, Cursor, Denied, DumpRow, EntryId, IssuerLimits, LeaseState, LeaseView,
+    Leaving, Ledger, LedgerError, News, Outcome, Proof, Recovery, Refusal, Renumbering, SignedReceipt,
+    SinkView, Tally, TopUp, TopUpState, Totals, Unsent, VoucherName, VoucherRow,
     books::{Books, Rows, SessionRow},
     journal::Entry,
     settle,
@@ -42,6 +42,8 @@ pub(super) const DENIED: TableDefinition<(&str, &str), ()> = TableDefinition::ne
 pub(super) const TOP_UPS: TableDefinition<&str, Json> = TableDefinition::new("top_ups");
 /// Those that are open.
 pub(super) const OPEN_TOP_UPS: TableDefinition<&str, ()> = TableDefinition::new("open_top_ups");
+/// Those that are forgotten first come first.
+pub(super) const CEILINGS: TableDefinition<(u64, &str), u64> = TableDefinition::new("ceilings");
 pub(super) const COUNTERS: TableDefinition<&str, u64> = TableDefinition::new("counters");
 const SINKS: TableDefinition<&str, Json> = TableDefinition::new("sinks");
 
@@ -460,6 +462,13 @@ impl Ledger for Embedded {
                 ))?;
             }
         }
+        if let Some(table) = table(&transaction, CEILINGS)? {
+            for row in table.iter()? {
+                let (key, used) = row?;
+                let (until, name) = key.value();
+                to(DumpRow::Ceiling(name.to_owned(), until, Msat::new(used.value())))?;
+            }
+        }
         for (iss, tally) in self.issuers()? {
             to(DumpRow::Issuer(iss, tally))?;
         }
@@ -532,6 +541,13 @@ fn prove(transaction: &ReadTransaction) -> Result<Proof, Fault> {
             prover.lease(LeaseId::new(id.value()), &parse(value.value())?, listed)?;
         }
     }
+    if let Some(ceilings) = table(transaction, CEILINGS)? {
+        for row in ceilings.iter().map_err(LedgerError::from)? {
+            let (key, used) = row.map_err(LedgerError::from)?;
+            let (until, name) = key.value();
+            prover.ceiling(name, until, Msat::new(used.value()));
+        }
+    }
     let vouchers = match table(transaction, VOUCHERS)? {
         Some(table) => table.len().map_err(LedgerError::from)?,
         None => 0,
@@ -561,6 +577,7 @@ pub(super) struct Tables<'t> {
     denied: Table<'t, (&'static str, &'static str), ()>,
     top_ups: Table<'t, &'static str, Json>,
     open_top_ups: Table<'t, &'static str, ()>,
+    ceilings: Table<'t, (u64, &'static str), u64>,
     counters: Table<'t, &'static str, u64>,
     sinks: Table<'t, &'static str, Json>,
     totals: Totals,
@@ -589,6 +606,7 @@ impl<'t> Tables<'t> {
             denied: transaction.open_table(DENIED)?,
             top_ups: transaction.open_table(TOP_UPS)?,
             open_top_ups: transaction.open_table(OPEN_TOP_UPS)?,
+            ceilings: transaction.open_table(CEILINGS)?,
             counters: transaction.open_table(COUNTERS)?,
             sinks: transaction.open_table(SINKS)?,
             totals_before: totals.clone(),
@@ -651,6 +669,9 @@ impl<'t> Tables<'t> {
             DumpRow::Session(id, session) => self.put_session(id, &session)?,
             DumpRow::Segment(session, number, segment) => self.put_segment(session, number, &segment)?,
             DumpRow::PayerGrant(grant, used) => self.put_grant_used(&grant, used)?,
+            DumpRow::Ceiling(name, until, used) => {
+                self.ceilings.insert((until, name.as_str()), used.get())?;
+            }
             DumpRow::Issuer(iss, tally) => {
                 self.issuers.insert(iss.as_str(), store(&tally).as_slice())?;
             }
@@ -781,6 +802,19 @@ impl Rows for Tables<'_> {
 
     fn tally(&mut self, iss: &str) -> Result<Tally, LedgerError> {
         Ok(load(self.issuers.get(iss)?)?.unwrap_or_default())
+    }
+
+    fn ceiling(&mut self, ceiling: &Ceiling) -> Result<Msat, LedgerError> {
+        let row = self.ceilings.get((ceiling.until, ceiling.name.as_str()))?;
+        Ok(Msat::new(row.map_or(0, |used| used.value())))
+    }
+
+    fn put_ceiling(&mut self, ceiling: &Ceiling, used: Msat, unix_seconds: u64) -> Result<(), LedgerError> {
+        let key = (ceiling.until, ceiling.name.as_str());
+        if self.ceilings.insert(key, used.get())?.is_none() {
+            self.ceilings.retain_in(..(unix_seconds, ""), |_, _| false)?;
+        }
+        Ok(())
     }
 
     fn put_receipt(&mut self, session: SessionId, row: &SignedReceipt) -> Result<bool, LedgerError> {

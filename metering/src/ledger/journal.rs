@@ -2,7 +2,7 @@
 
 use super::{
     LedgerError,
-    books::{MEMO_OLD_EPOCH, MEMO_UNCOLLECTED, Sums},
+    books::{MEMO_ALLOWANCE, MEMO_EMERGENCY, MEMO_OLD_EPOCH, MEMO_UNCOLLECTED, Sums},
 };
 use crate::{AccountId, LeaseId, Msat, Service, SessionId, report::Usage};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -26,6 +26,12 @@ pub enum Kind {
     Uncollected,
     /// Memo: reported after the lease was taken back.
     OldEpoch,
+    /// Memo: what an emergency session would have cost.
+    Emergency,
+    /// Memo: given for nothing, as a voucher of the operator's own.
+    Allowance,
+    /// No money: how far below zero the account may go from now on.
+    Line,
     /// No money: the account may not spend.
     Freeze,
     /// No money: the account may spend again.
@@ -63,13 +69,18 @@ impl Kind {
             }
             Self::Uncollected => add(sums.memo.entry(MEMO_UNCOLLECTED.to_owned()).or_default(), amount),
             Self::OldEpoch => add(sums.memo.entry(MEMO_OLD_EPOCH.to_owned()).or_default(), amount),
-            Self::Freeze | Self::Unfreeze => Ok(()),
+            Self::Emergency => add(sums.memo.entry(MEMO_EMERGENCY.to_owned()).or_default(), amount),
+            Self::Allowance => add(sums.memo.entry(MEMO_ALLOWANCE.to_owned()).or_default(), amount),
+            Self::Freeze | Self::Unfreeze | Self::Line => Ok(()),
         }
     }
 
     /// Whether it is one of its account's own entries, which are numbered; a memo stands outside.
     pub(super) fn is_of_account(self) -> bool {
-        !matches!(self, Self::Uncollected | Self::OldEpoch)
+        !matches!(
+            self,
+            Self::Uncollected | Self::OldEpoch | Self::Emergency | Self::Allowance
+        )
     }
 }
 

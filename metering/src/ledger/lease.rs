@@ -7,7 +7,7 @@ use super::{
     journal::{Entry, Kind},
 };
 use crate::{
-    LeaseId, Msat, lease, meter,
+    LeaseId, Msat, Rates, lease, meter,
     receipt::Terms,
     report::{Report, Usage},
 };
@@ -19,16 +19,26 @@ const SEGMENTS_MAX: u32 = 1_000;
 impl<R: Rows> Books<R> {
     pub(super) fn open_lease(&mut self, open: &Open) -> Result<Outcome, Stop> {
         // The voucher stays credited whatever becomes of the lease: its token was admitted.
-        let credited = open
-            .voucher
-            .as_ref()
-            .map(|voucher| self.credit(voucher, None))
-            .transpose()?;
+        let credited = match &open.voucher {
+            Some(voucher) => match self.credit(voucher, None, &open.conditions.bounds) {
+                Ok(credited) => Some(credited),
+                Err(Stop::Refused(Refusal::CeilingReached)) => None,
+                Err(stop) => return Err(stop),
+            },
+            None => None,
+        };
         let mut account = self.account(&open.account)?;
-        if account.frozen {
+        // What costs nothing is nobody's to freeze.
+        let is_free = open.conditions.free_instead_of.is_some();
+        if account.frozen && !is_free {
             return Err(Refusal::Frozen.into());
         }
-        if account.available < open.minimum {
+        // So does the line.
+        if let Some(line) = &open.conditions.credit {
+            self.set_line(&mut account, line)?;
+        }
+        let spendable = self.spendable(&account)?;
+        if spendable < open.minimum {
             return Err(Refusal::BalanceExhausted {
                 available: account.available,
             }
@@ -51,7 +61,7 @@ impl<R: Rows> Books<R> {
         };
         let new_session = session.open_leases == 0;
         let live = account.live_sessions.saturating_add(u32::from(new_session));
-        let granted = lease::grant(account.available, live, Msat::ZERO, open.want, open.minimum);
+        let granted = lease::grant(spendable, live, Msat::ZERO, open.want, open.minimum);
         let granted = self.take_from_cap(open.cap.as_ref(), granted)?;
         if granted < open.minimum {
             self.return_to_cap(open.cap.as_ref(), granted)?;
@@ -80,6 +90,7 @@ impl<R: Rows> Books<R> {
             state: LeaseState::Open,
             memo: Msat::ZERO,
             cap: open.cap.clone(),
+            free_instead_of: open.conditions.free_instead_of.map(Rates::capped),
             touched_at: self.now,
         };
         self.reserve(&mut account, lease_entry(Kind::Reserve, id, &row, granted))?;
@@ -98,16 +109,11 @@ impl<R: Rows> Books<R> {
     pub(super) fn renew(&mut self, id: LeaseId, want: Msat, minimum: Msat) -> Result<Outcome, Stop> {
         let mut row = self.open_row(id)?;
         let mut account = self.account(&row.account)?;
-        if account.frozen {
+        if account.frozen && row.free_instead_of.is_none() {
             return Err(Refusal::Frozen.into());
         }
-        let more = lease::grant(
-            account.available,
-            account.live_sessions,
-            row.unspent(),
-            want,
-            minimum,
-        );
+        let spendable = self.spendable(&account)?;
+        let more = lease::grant(spendable, account.live_sessions, row.unspent(), want, minimum);
         let more = self.take_from_cap(row.cap.as_ref(), more)?;
         row.granted = row.granted.checked_add(more).ok_or(Refusal::BalanceTooLarge)?;
         row.touched_at = self.now;
@@ -118,7 +124,7 @@ impl<R: Rows> Books<R> {
         self.rows.put_lease(id, &row)?;
         Ok(Outcome::Renewed {
             granted: row.granted,
-            available: account.available,
+            available: spendable.saturating_sub(more),
         })
     }
 

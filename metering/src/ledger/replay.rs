@@ -3,7 +3,7 @@
 //! has no record and needs none: a settlement sets its amount aside and earns it in one go.
 
 use super::{
-    Outcome, Refusal, Stop,
+    Bounds, Outcome, Refusal, Stop,
     account::LOTS_MAX,
     books::{Books, Rows, SessionRow},
     journal::{Entry, Kind},
@@ -44,7 +44,10 @@ impl<R: Rows> Books<R> {
                 if self.account(&entry.account)?.lots.len() >= LOTS_MAX {
                     return Err(Refusal::TooManyLots.into());
                 }
-                if self.credit(voucher, entry.reason.as_deref())?.repeated {
+                if self
+                    .credit(voucher, entry.reason.as_deref(), &Bounds::default())?
+                    .repeated
+                {
                     return Err(Refusal::CannotReplay("its voucher was credited already").into());
                 }
             }

@@ -109,6 +109,9 @@ impl<R: Rows> Books<R> {
         let (entry, settlement) = self.earn(&mut account, entry)?;
         self.put_account(&account)?;
         self.memo(Kind::Uncollected, row, id, uncollected)?;
+        if let Some(rates) = row.free_instead_of {
+            self.memo(Kind::Emergency, row, id, meter::closing(used.owed(&rates)))?;
+        }
         let Some(mut session) = self.rows.session(row.session)? else {
             return Err(LedgerError::Corrupt("a lease without its session".to_owned()));
         };

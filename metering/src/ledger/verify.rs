@@ -5,6 +5,7 @@ use super::{
     LedgerError,
     account::AccountView,
     books::{LeaseState, LeaseView, Sums, Totals},
+    credit::Ceiling,
     journal::{Entry, EntryId, Kind},
 };
 use crate::{AccountId, LeaseId, Msat};
@@ -42,7 +43,7 @@ impl fmt::Display for Proof {
             f,
             "{} = {} + {} + {} + {} (msat)",
             issued.get(),
-            available.get(),
+            available,
             reserved.get(),
             earned.get(),
             refunded.get()
@@ -73,7 +74,9 @@ pub enum Fault {
 /// What the journal says of one account.
 #[derive(Debug, Default)]
 struct Replayed {
-    available: Msat,
+    /// Below zero by what is owed.
+    available: i64,
+    line: Msat,
     reserved: Msat,
     spent: Msat,
     refunded: Msat,
@@ -96,6 +99,8 @@ pub struct Prover {
     credits: u64,
     written: usize,
     reserved: BTreeMap<AccountId, Msat>,
+    /// On each word: what accounts owe, and what is counted.
+    owed: BTreeMap<String, (Msat, Msat)>,
     open: usize,
 }
 
@@ -147,7 +152,7 @@ impl Prover {
         );
         ensure(
             held == (
-                account.available,
+                account.balance(),
                 account.reserved,
                 account.spent,
                 account.refunded,
@@ -159,9 +164,24 @@ impl Prover {
             (says.number, says.settlement) == (account.entries, account.settlements),
             || format!("{name:?} has entries that are not in the journal"),
         )?;
+        let line = account.credit.as_ref();
+        ensure(line.map_or(Msat::ZERO, |line| line.msat) == says.line, || {
+            format!("the credit line of {name:?} is not the journal's")
+        })?;
+        if let Some(line) = line {
+            let sum = &mut self.owed.entry(line.within.name.clone()).or_default().0;
+            *sum = sum.saturating_add(account.owed);
+        }
         ensure(account.adds_up(), || {
             format!("the lots of {name:?} do not add up")
         })
+    }
+
+    /// A sum with a ceiling. Those that last are what accounts owe.
+    pub fn ceiling(&mut self, name: &str, until: u64, used: Msat) {
+        if until == Ceiling::LASTING {
+            self.owed.entry(name.to_owned()).or_default().1 = used;
+        }
     }
 
     /// A lease as the books have it, and whether it is listed as open.
@@ -202,6 +222,11 @@ impl Prover {
                 )
             })?;
         }
+        for (name, (owed, counted)) in &self.owed {
+            ensure(owed == counted, || {
+                format!("{owed} is owed on {name:?}, and {counted} is counted")
+            })?;
+        }
         ensure(vouchers == self.credits, || {
             format!("{} credits in the journal, {vouchers} vouchers", self.credits)
         })?;
@@ -235,24 +260,53 @@ fn replay(account: &mut Replayed, entry: &Entry) -> Result<(), Fault> {
         })?;
         account.settlement = settlement;
     }
+    let signed = i64::try_from(entry.msat.get()).map_err(|_| below_zero(entry))?;
+    let to_available = |available: &mut i64| {
+        *available = available.checked_add(signed).ok_or_else(|| below_zero(entry))?;
+        Ok::<(), Fault>(())
+    };
+    let from_available = |account: &mut Replayed, line: Msat| {
+        let least = -i64::try_from(line.get()).map_err(|_| below_zero(entry))?;
+        account.available = account
+            .available
+            .checked_sub(signed)
+            .filter(|available| signed == 0 || *available >= least)
+            .ok_or_else(|| below_zero(entry))?;
+        Ok::<(), Fault>(())
+    };
+    let add = |to: &mut Msat| {
+        *to = to.checked_add(entry.msat).ok_or_else(|| below_zero(entry))?;
+        Ok::<(), Fault>(())
+    };
     let move_ = |from: &mut Msat, to: &mut Msat| {
         *from = from.checked_sub(entry.msat).ok_or_else(|| below_zero(entry))?;
         *to = to.checked_add(entry.msat).ok_or_else(|| below_zero(entry))?;
         Ok::<(), Fault>(())
     };
     match entry.kind {
-        Kind::Credit => {
-            account.available = account
-                .available
-                .checked_add(entry.msat)
+        Kind::Credit => to_available(&mut account.available),
+        Kind::Reserve => {
+            from_available(account, account.line)?;
+            add(&mut account.reserved)
+        }
+        Kind::Release => {
+            account.reserved = account
+                .reserved
+                .checked_sub(entry.msat)
                 .ok_or_else(|| below_zero(entry))?;
+            to_available(&mut account.available)
+        }
+        Kind::Settle => move_(&mut account.reserved, &mut account.spent),
+        Kind::Refund => {
+            // Credit is not paid out.
+            from_available(account, Msat::ZERO)?;
+            add(&mut account.refunded)
+        }
+        Kind::Line => {
+            account.line = entry.msat;
             Ok(())
         }
-        Kind::Reserve => move_(&mut account.available, &mut account.reserved),
-        Kind::Release => move_(&mut account.reserved, &mut account.available),
-        Kind::Settle => move_(&mut account.reserved, &mut account.spent),
-        Kind::Refund => move_(&mut account.available, &mut account.refunded),
-        Kind::Uncollected | Kind::OldEpoch => Ok(()),
+        Kind::Uncollected | Kind::OldEpoch | Kind::Emergency | Kind::Allowance => Ok(()),
         Kind::Freeze | Kind::Unfreeze => {
             account.frozen = entry.kind == Kind::Freeze;
             Ok(())
@@ -262,7 +316,7 @@ fn replay(account: &mut Replayed, entry: &Entry) -> Result<(), Fault> {
 
 fn below_zero(entry: &Entry) -> Fault {
     Fault::Broken(format!(
-        "{:?} of {} takes an account below zero or past the limit",
+        "{:?} of {} takes an account below its line or past the limit",
         entry.kind, entry.msat
     ))
 }

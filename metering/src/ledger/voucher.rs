@@ -1,7 +1,7 @@
 //! Vouchers: credited once for ever, checked in the same commit as the balance (DESIGN 4.4).
 
 use super::{
-    Refusal, Stop,
+    Bounds, Refusal, Stop,
     account::{LOTS_MAX, Lot},
     books::{Books, Rows},
     journal::{Entry, Kind, VoucherName},
@@ -33,19 +33,25 @@ pub struct VoucherRow {
 
 impl<R: Rows> Books<R> {
     /// Credits a voucher, once. `reason`: the operator's, where it is a gift of the operator's.
-    pub(super) fn credit(&mut self, voucher: &Voucher, reason: Option<&str>) -> Result<Credited, Stop> {
-        self.credit_once(voucher, reason, true)
+    pub(super) fn credit(
+        &mut self,
+        voucher: &Voucher,
+        reason: Option<&str>,
+        bounds: &Bounds,
+    ) -> Result<Credited, Stop> {
+        self.credit_once(voucher, reason, bounds, true)
     }
 
     /// Credits what was paid for with money, once. No issuer stands for it, so no issuer's limit applies.
     pub(super) fn credit_paid(&mut self, voucher: &Voucher) -> Result<Credited, Stop> {
-        self.credit_once(voucher, None, false)
+        self.credit_once(voucher, None, &Bounds::default(), false)
     }
 
     fn credit_once(
         &mut self,
         voucher: &Voucher,
         reason: Option<&str>,
+        bounds: &Bounds,
         is_promise: bool,
     ) -> Result<Credited, Stop> {
         let name = VoucherName {
@@ -70,7 +76,7 @@ impl<R: Rows> Books<R> {
             return Err(Refusal::BalanceTooLarge.into());
         }
         if is_promise
-            && let Some(most) = self.limits.of(&voucher.iss)
+            && let Some(most) = bounds.outstanding_max.or(self.limits.of(&voucher.iss))
             && self.outstanding(&voucher.iss)?.saturating_add(voucher.balance) > most
         {
             return Err(Refusal::IssuerLimit.into());
@@ -78,7 +84,12 @@ impl<R: Rows> Books<R> {
         if account.lots.len() >= LOTS_MAX {
             return Err(Refusal::TooManyLots.into());
         }
-        account.available = account.available.saturating_add(voucher.balance);
+        if !self.fits(&bounds.ceilings, voucher.balance)? {
+            return Err(Refusal::CeilingReached.into());
+        }
+        self.count(&bounds.ceilings, voucher.balance)?;
+        let debt = account.debt().min(voucher.balance);
+        self.fill(&mut account, voucher.balance)?;
         if !voucher.balance.is_zero() {
             account.insert_lot(Lot {
                 iss: voucher.iss.clone(),
@@ -87,6 +98,9 @@ impl<R: Rows> Books<R> {
                 left: voucher.balance,
             });
         }
+        // What was spent on credit is what this voucher is spent on first.
+        let mut settled = Msat::ZERO;
+        account.consume(debt, |_| true, |_, part| settled = settled.saturating_add(part))?;
         let answer = Credited {
             credited: voucher.balance,
             available: account.available,
@@ -108,7 +122,11 @@ impl<R: Rows> Books<R> {
         self.tally(&voucher.iss, |tally| {
             tally.vouchers += 1;
             tally.credited = tally.credited.saturating_add(voucher.balance);
+            tally.spent = tally.spent.saturating_add(settled);
         });
+        if bounds.allowance && !voucher.balance.is_zero() {
+            self.append(Entry::new(Kind::Allowance, &voucher.account, voucher.balance))?;
+        }
         Ok(answer)
     }
 }

@@ -2,22 +2,34 @@
 
 use std::time::Instant;
 
-use metering::ledger::{Command, Open};
-use metering::{AccountId, LeaseId, Msat, Service, SessionId, Step, Usage, lease};
+use metering::ledger::{Command, Conditions, Open};
+use metering::{AccountId, LeaseId, Msat, Rates, Service, SessionId, Step, Usage, lease};
 
 use super::desk::Desk;
 use super::live::{Account, Hold, Lease};
 use super::rounds::Then;
 use super::{Admission, Admitted, Order, Refused, Reply, TurnAdmission, TurnRefusal};
 
+/// What a session that costs nothing is charged by, and what that is called.
+const FREE: Rates = Rates {
+    out: 0,
+    in_: 0,
+    second: 0,
+};
+pub(super) const FREE_TARIFF: &str = "emergency";
+
 impl Desk {
     pub(super) fn queue_admission(&mut self, admission: Admission, reply: Reply<Admitted>) {
-        if self.is_held(&admission.account) {
+        let free = admission.conditions.free_instead_of;
+        if free.is_none() && self.is_held(&admission.account) {
             // A held account waits for a top-up, and a new session must not spend what the held ones could not. Its
             // voucher may be that top-up.
             match &admission.voucher {
                 Some(voucher) => {
-                    let command = Command::Credit(voucher.clone());
+                    let command = Command::CreditWithin {
+                        voucher: voucher.clone(),
+                        bounds: admission.conditions.bounds.clone(),
+                    };
                     self.batch.push((
                         command,
                         Then::CreditFirst {
@@ -46,11 +58,12 @@ impl Desk {
             account: admission.account.clone(),
             voucher: admission.voucher.clone(),
             service: admission.service,
-            tariff: tariff.id.clone(),
-            rates,
-            want,
-            minimum: rates.admission_minimum(),
-            cap: admission.cap.clone(),
+            tariff: free.map_or(tariff.id.clone(), |_| FREE_TARIFF.to_owned()),
+            rates: free.map_or(rates, |_| FREE),
+            want: free.map_or(want, |_| Msat::ZERO),
+            minimum: free.map_or(rates.admission_minimum(), |_| Msat::ZERO),
+            cap: admission.cap.clone().filter(|_| free.is_none()),
+            conditions: admission.conditions.clone(),
         };
         self.batch.push((
             Command::Open(Box::new(open)),
@@ -63,7 +76,8 @@ impl Desk {
     }
 
     pub(super) fn queue_turn_admission(&mut self, admission: TurnAdmission) {
-        if self.is_held(&admission.account) {
+        let is_free = self.live.is_free(admission.session);
+        if !is_free && self.is_held(&admission.account) {
             self.refuse_turn(&admission, TurnRefusal::BalanceExhausted);
             return;
         }
@@ -84,6 +98,22 @@ impl Desk {
             want,
             minimum: rates.admission_minimum(),
             cap: admission.cap.clone(),
+            conditions: Conditions::default(),
+        };
+        let open = match is_free {
+            true => Open {
+                tariff: FREE_TARIFF.to_owned(),
+                rates: FREE,
+                want: Msat::ZERO,
+                minimum: Msat::ZERO,
+                cap: None,
+                conditions: Conditions {
+                    free_instead_of: Some(rates),
+                    ..Conditions::default()
+                },
+                ..open
+            },
+            false => open,
         };
         self.batch
             .push((Command::Open(Box::new(open)), Then::TurnAdmit { admission, want }));
@@ -95,13 +125,14 @@ impl Desk {
         granted: Msat,
         want: Msat,
         (account, session, shard, service): (AccountId, SessionId, usize, Service),
-        limit: Option<u64>,
+        (free, limit): (bool, Option<u64>),
         now: Instant,
     ) {
         let tariff = self.tariffs.iter().find(|tariff| tariff.service == service);
         let Some(rates) = tariff.and_then(|tariff| tariff.rates().ok()) else {
             return;
         };
+        let rates = if free { FREE } else { rates };
         self.account_mut(&account);
         self.moved.insert(account.clone());
         let lease = Lease {
@@ -118,6 +149,7 @@ impl Desk {
             seen: false,
             wants: false,
             exhausted: false,
+            free,
             limit,
             last_want: want,
             renewed_at: now,
@@ -149,7 +181,7 @@ impl Desk {
             .live
             .accounts
             .get(name)
-            .map_or(Msat::ZERO, |account| account.view.available);
+            .map_or(Msat::ZERO, |account| self.live.free_to_spend(&account.view));
         if self.is_up() {
             Refused::BalanceExhausted { available }
         } else {

@@ -9,6 +9,7 @@ use metering::ledger::{Command, Credited, LedgerError, Outcome, SignedReceipt};
 use metering::{AccountId, LeaseId, Msat, SessionId, Step};
 use serde::Serialize;
 
+use super::admission::FREE_TARIFF;
 use super::desk::Desk;
 use super::live::Account;
 use super::{
@@ -116,7 +117,13 @@ impl Desk {
                         ..
                     } = admission;
                     let step = self.live.accounts.get(&account).map_or(Step::Full, Account::step);
-                    if let Some(rates) = self.live.leases.get(&lease).map(|lease| lease.rates) {
+                    if let Some((rates, free)) = self
+                        .live
+                        .leases
+                        .get(&lease)
+                        .map(|lease| (lease.rates, lease.free))
+                    {
+                        let step = if free { Step::Full } else { step };
                         self.order(
                             shard,
                             Order::TurnAdmitted {
@@ -146,16 +153,23 @@ impl Desk {
             .tariffs
             .iter()
             .find(|tariff| tariff.service == admission.service);
-        let rates = self.live.leases.get(&lease).map(|lease| lease.rates);
-        let (Some(tariff), Some(rates)) = (tariff, rates) else {
+        let known = self
+            .live
+            .leases
+            .get(&lease)
+            .map(|lease| (lease.rates, lease.free));
+        let (Some(tariff), Some((rates, free))) = (tariff, known) else {
             return Err(Refused::Capacity);
         };
         Ok(Admitted {
             lease,
             granted,
             rates,
-            tariff_id: tariff.id.clone(),
-            step: account.step,
+            tariff_id: match free {
+                true => FREE_TARIFF.to_owned(),
+                false => tariff.id.clone(),
+            },
+            step: if free { Step::Full } else { account.step },
             account,
         })
     }
@@ -183,8 +197,10 @@ impl Desk {
         Ok(AccountStatus {
             frozen: view.frozen,
             available: view.available,
+            owed: view.owed,
+            credit_left: view.credit_left(self.live.unix_seconds),
             reserved: view.reserved,
-            spendable: spendable.unwrap_or(view.available),
+            spendable: spendable.unwrap_or_else(|| self.live.free_to_spend(&view)),
             spent: view.spent,
             runway_seconds: runway.map(|runway| runway.as_secs_f64()),
             burn_msat_per_second: account.map_or(0, |account| {

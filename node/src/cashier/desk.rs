@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use identity::SigningKey;
 use metering::allowance::SPENDING_LIFETIME;
 use metering::lease::RECLAIM_AFTER;
-use metering::ledger::{AccountView, Command, LedgerError};
+use metering::ledger::{AccountView, Command, Denied, LedgerError};
 use metering::{AccountId, LadderConfig, LeaseId, Ledger, Report, SessionId, Step, Tariff};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::answers::Answer;
 use super::live::{Account, Hold, Live};
@@ -67,6 +67,9 @@ pub(super) struct Desk {
     /// Sessions with settled segments that no receipt covers yet.
     pub(super) receipts_due: BTreeSet<SessionId>,
     pub(super) losses: Losses,
+    /// Where the deny list goes when it changes, and which version went there.
+    pub(super) denials: Option<watch::Sender<Vec<Denied>>>,
+    pub(super) deny_version: Option<u64>,
     /// Counts the freezes that were carried out; none before the first look.
     pub(super) freeze_version: Option<u64>,
     /// Somebody else may have changed any account.
@@ -104,6 +107,8 @@ impl Desk {
             looked_at: None,
             receipts_due: BTreeSet::new(),
             losses: Losses::default(),
+            denials: None,
+            deny_version: None,
             freeze_version: None,
             look_at_all: false,
             draining: false,
@@ -128,6 +133,7 @@ impl Desk {
 
     /// One round.
     pub(super) fn round(&mut self, messages: impl IntoIterator<Item = Message>, now: Instant, unix_ns: u64) {
+        self.live.unix_seconds = unix_ns / 1_000_000_000;
         self.try_reopen(now);
         let mut drains = Vec::new();
         for message in messages {
@@ -195,14 +201,18 @@ impl Desk {
             Message::Report(shard, report) => self.take_report(shard, report, now),
             Message::Admit(admission, reply) => self.queue_admission(*admission, reply),
             Message::TurnAdmit(admission) => self.queue_turn_admission(admission),
-            Message::Credit(voucher, reply) => {
+            Message::Credit(voucher, bounds, reply) => {
                 let account = voucher.account.clone();
-                self.batch
-                    .push((Command::Credit(*voucher), Then::Credit { account, reply }));
+                let command = Command::CreditWithin {
+                    voucher: *voucher,
+                    bounds,
+                };
+                self.batch.push((command, Then::Credit { account, reply }));
             }
             Message::TopUp(account, command, reply) => {
                 self.batch.push((*command, Then::TopUp { account, reply }));
             }
+            Message::MakeFree(session) => self.live.make_free(session, now),
             Message::Release(lease) => self.reclaim(lease, "never-opened"),
             Message::Subscribe(session, subscriber) => {
                 self.subscribers.insert(session, subscriber);
@@ -270,6 +280,7 @@ impl Desk {
         if lease.wants {
             self.wanting.insert(id);
         }
+        let is_free = lease.free;
         let (session, used, age) = (lease.session, lease.used(), lease.segment_age());
         let account = lease.account.clone();
         if let Some(account) = self.live.accounts.get_mut(&account) {
@@ -277,7 +288,9 @@ impl Desk {
             let step = account.step();
             if first {
                 // A step that was taken while the session was on its way to its shard did not find it there.
-                self.order(shard, Order::SetStep { session, step });
+                if !is_free {
+                    self.order(shard, Order::SetStep { session, step });
+                }
             }
         }
         self.touched.insert(account.clone());

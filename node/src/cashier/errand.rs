@@ -3,7 +3,8 @@
 
 use std::path::PathBuf;
 
-use metering::ledger::{AccountView, Command, Entry, EntryId, Kind, Ledger, Outcome, Refusal, TopUp};
+use identity::policy::{DenyList, ENTRIES_MAX as ENTRIES_OF_LIST_MAX, ListFull};
+use metering::ledger::{AccountView, Command, Denied, Entry, EntryId, Kind, Ledger, Outcome, Refusal, TopUp};
 use metering::{AccountId, Msat, Voucher};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -51,6 +52,17 @@ pub(crate) enum Errand {
         reason: String,
         /// First freeze the account and settle what is live.
         all: bool,
+    },
+    /// The deny list.
+    Denials,
+    /// Puts something on the deny list, or takes it off.
+    Deny {
+        /// `jti`, `sub`, `kid` or `iss`.
+        kind: String,
+        /// Which.
+        value: String,
+        /// Whether it is to be on the list.
+        on: bool,
     },
     /// What an issuer's vouchers came to.
     Issuer {
@@ -164,6 +176,24 @@ pub(crate) fn run(
             answer.insert(0, json!({ "did": did, "refunded_now_msat": refunded }));
             Ok(answer)
         }
+        Errand::Denials => {
+            let denied = ledger.denied().map_err(|error| said(&error))?;
+            Ok(denied.into_iter().map(|denied| json!(denied)).collect())
+        }
+        Errand::Deny { kind, value, on } => {
+            let checked = kind.parse().map_err(|error: &str| error.to_owned())?;
+            let mut list = DenyList::default();
+            list.add(checked, &value).map_err(|error| said(&error))?;
+            let denied = ledger.denied().map_err(|error| said(&error))?;
+            if on && denied.len() >= ENTRIES_OF_LIST_MAX {
+                return Err(ListFull.to_string());
+            }
+            let denied = Denied { kind, value };
+            match apply(ledger, vec![Command::Deny { denied, on }], unix_ns)? {
+                Outcome::Denied { changed } => Ok(vec![json!({ "changed": changed })]),
+                other => Err(format!("the ledger answered {other:?}")),
+            }
+        }
         Errand::Issuer { did } => {
             let issuers = ledger.issuers().map_err(|error| said(&error))?;
             let (_, tally) = issuers
@@ -257,7 +287,9 @@ fn one(ledger: &dyn Ledger, did: &str) -> Result<Vec<Value>, String> {
 fn shown(account: &AccountView) -> Value {
     json!({
         "did": account.account,
-        "available_msat": account.available,
+        "available_msat": account.balance(),
+        "credit_line_msat": account.credit.as_ref().map_or(Msat::ZERO, |line| line.msat),
+        "credit_until": account.credit.as_ref().map(|line| line.until),
         "reserved_msat": account.reserved,
         "spent_msat": account.spent,
         "refunded_msat": account.refunded,

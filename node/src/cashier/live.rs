@@ -11,6 +11,10 @@ use metering::{
     AccountId, Ladder, LadderConfig, LeaseId, Msat, Rates, Report, Service, SessionId, Step, Usage, meter,
 };
 
+/// Free TURN sessions remembered, each as long as a username can make allocations; past it the next is billed.
+const FREE_MAX: usize = 10_000;
+const FREE_LIFETIME: Duration = Duration::from_secs(24 * 3_600);
+
 /// A live account.
 pub(super) struct Account {
     pub(super) ladder: Ladder,
@@ -87,6 +91,8 @@ pub(super) struct Lease {
     /// Its shard ran out, or used half.
     pub(super) wants: bool,
     pub(super) exhausted: bool,
+    /// It costs nothing, and no ladder is its.
+    pub(super) free: bool,
     /// The client's own limit, in msat a second.
     pub(super) limit: Option<u64>,
     pub(super) last_want: Msat,
@@ -137,18 +143,27 @@ pub(super) struct Live {
     pub(super) accounts: BTreeMap<AccountId, Account>,
     pub(super) sessions: BTreeMap<SessionId, Session>,
     pub(super) leases: BTreeMap<LeaseId, Lease>,
+    /// TURN sessions whose allocations cost nothing, and since when.
+    free: BTreeMap<SessionId, Instant>,
+    /// The round's time: a credit line has an end.
+    pub(super) unix_seconds: u64,
 }
 
 impl Live {
-    /// What the account can still spend.
+    /// What the account can still spend, on credit too.
     pub(super) fn spendable_msat(&self, account: &Account) -> Msat {
         account
             .leases
             .iter()
             .filter_map(|lease| self.leases.get(lease))
-            .fold(account.view.available, |sum, lease| {
+            .fold(self.free_to_spend(&account.view), |sum, lease| {
                 sum.saturating_add(lease.unspent())
             })
+    }
+
+    /// What no lease holds, and what may be drawn on credit.
+    pub(super) fn free_to_spend(&self, view: &AccountView) -> Msat {
+        view.available.saturating_add(view.credit_left(self.unix_seconds))
     }
 
     /// The same, as its ladder looks at it.
@@ -181,7 +196,7 @@ impl Live {
             ending: None,
         });
         session.leases.insert(id);
-        if let Some(account) = self.accounts.get_mut(&lease.account) {
+        if let Some(account) = self.accounts.get_mut(&lease.account).filter(|_| !lease.free) {
             account.leases.insert(id);
             account.ladder.join(id, lease.rates.audio_only(1));
         }
@@ -216,6 +231,22 @@ impl Live {
             .map(|lease| lease.session)
             .collect();
         sessions.into_iter().collect()
+    }
+
+    /// Allocations of this session cost nothing from now on.
+    pub(super) fn make_free(&mut self, session: SessionId, now: Instant) {
+        if self.free.len() >= FREE_MAX {
+            self.free
+                .retain(|_, since| now.duration_since(*since) < FREE_LIFETIME);
+        }
+        if self.free.len() < FREE_MAX {
+            self.free.insert(session, now);
+        }
+    }
+
+    /// Do they?
+    pub(super) fn is_free(&self, session: SessionId) -> bool {
+        self.free.contains_key(&session)
     }
 
     /// Forgets accounts that nothing is known of but an old balance.

@@ -88,7 +88,8 @@ impl Desk {
             .sessions
             .get(&lease.session)
             .is_none_or(|session| session.ending.is_some());
-        lease.wants && lease.hold == Hold::No && step < Step::Held && !ending && self.is_up()
+        let may = step < Step::Held || lease.free;
+        lease.wants && lease.hold == Hold::No && may && !ending && self.is_up()
     }
 
     pub(super) fn note_renewed(&mut self, id: LeaseId, granted: Msat, available: Msat, now: Instant) {

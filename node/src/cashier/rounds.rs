@@ -58,6 +58,7 @@ impl From<Refusal> for Refused {
             Refusal::VoucherConflict => Self::VoucherConflict,
             Refusal::BalanceTooLarge | Refusal::TooManyLots => Self::BalanceTooLarge,
             Refusal::IssuerLimit => Self::IssuerLimit,
+            Refusal::CeilingReached => Self::CeilingReached,
             Refusal::Frozen => Self::Frozen,
             Refusal::GrantUsedUp => Self::GrantUsedUp,
             Refusal::TopUpTaken => Self::VoucherConflict,
@@ -186,6 +187,10 @@ impl Desk {
                 }
                 self.answers.push(Answer::AskAgain { admission, reply });
             }
+            // What is above a sum stays uncredited, as in every admission.
+            (Then::CreditFirst { admission, reply }, Err(Refusal::CeilingReached)) => {
+                self.answers.push(Answer::AskAgain { admission, reply });
+            }
             (Then::CreditFirst { reply, .. }, Err(refusal)) => drop(reply.send(Err(refusal.into()))),
             (
                 Then::Admit {
@@ -209,7 +214,9 @@ impl Desk {
                     admission.shard,
                     admission.service,
                 );
-                self.note_opened(lease, granted, want, place, admission.max_msat_per_second, now);
+                let free = admission.conditions.free_instead_of.is_some();
+                let limit = admission.max_msat_per_second;
+                self.note_opened(lease, granted, want, place, (free, limit), now);
                 self.answers.push(Answer::Admit {
                     lease,
                     granted,
@@ -228,7 +235,8 @@ impl Desk {
                     admission.shard,
                     Service::Turn,
                 );
-                self.note_opened(lease, granted, want, place, None, now);
+                let free = self.live.is_free(admission.session);
+                self.note_opened(lease, granted, want, place, (free, None), now);
                 self.answers.push(Answer::TurnAdmit {
                     lease,
                     granted,

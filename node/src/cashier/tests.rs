@@ -8,7 +8,9 @@ use std::time::Instant;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use identity::jws::Jws;
-use metering::ledger::{Command as LedgerCommand, LedgerError, TopUp};
+use metering::ledger::{
+    Bounds, Ceiling, Command as LedgerCommand, Conditions, CreditLine, LedgerError, TopUp,
+};
 use metering::{Allowance, Direction, Embedded, meter};
 
 use super::*;
@@ -181,6 +183,7 @@ impl World {
             shard: 1,
             max_msat_per_second: None,
             cap: None,
+            conditions: Conditions::default(),
         };
         self.round(vec![Message::Admit(Box::new(admission), reply)]);
         let admitted = answer.try_recv().unwrap()?;
@@ -214,7 +217,11 @@ impl World {
 
     fn top_up(&mut self, jti: &str, msat: u64) -> Result<Credited, Refused> {
         let (reply, mut answer) = oneshot::channel();
-        self.round(vec![Message::Credit(Box::new(voucher(jti, msat)), reply)]);
+        self.round(vec![Message::Credit(
+            Box::new(voucher(jti, msat)),
+            Bounds::default(),
+            reply,
+        )]);
         answer.try_recv().unwrap()
     }
 
@@ -659,6 +666,7 @@ fn a_lease_of_a_commit_that_failed_and_was_there_all_the_same_is_taken_back() {
         want: Msat::new(500),
         minimum: rates.admission_minimum(),
         cap: None,
+        conditions: Conditions::default(),
     };
     let ledger = world.desk.ledger.as_mut().unwrap();
     ledger
@@ -675,6 +683,120 @@ fn a_lease_of_a_commit_that_failed_and_was_there_all_the_same_is_taken_back() {
         (admitted.available, admitted.reserved)
     );
     world.audit();
+}
+
+#[test]
+fn a_credit_line_counts_as_runway_and_the_ladder_holds_where_it_ends() {
+    let mut world = World::new();
+    let (reply, mut answer) = oneshot::channel();
+    let session = SessionId::new(1);
+    let admission = Admission {
+        account: ANNA.into(),
+        voucher: None,
+        session,
+        service: Service::Sfu,
+        shard: 1,
+        max_msat_per_second: None,
+        cap: None,
+        conditions: Conditions {
+            credit: Some(CreditLine {
+                msat: Msat::new(1_000),
+                within: Ceiling {
+                    name: "credit scorer".into(),
+                    max: Msat::new(5_000),
+                    until: Ceiling::LASTING,
+                },
+                until: u64::MAX >> 1,
+            }),
+            ..Conditions::default()
+        },
+    };
+    world.round(vec![Message::Admit(Box::new(admission), reply)]);
+    let admitted = answer.try_recv().unwrap().unwrap();
+    let mut meter = Allowance::new(admitted.lease, session, admitted.rates, admitted.granted);
+    meter.poll_report(world.now);
+    world.meters.insert(admitted.lease, (1, meter));
+    world.run(5_000, 1_000_000);
+    let status = world.status();
+    assert!(!status.owed.is_zero() && status.available.is_zero());
+    let runway = status.runway_seconds.unwrap();
+    assert!(
+        runway > 5.0,
+        "what may still be drawn is runway: {runway} s of {status:?}"
+    );
+    world.run(60_000, 1_000_000);
+    assert_eq!(world.step(), Step::Held);
+    assert!(world.status().owed <= Msat::new(1_000), "and no further");
+    world.top_up("filled", 50_000).unwrap();
+    let status = world.status();
+    assert!(status.owed.is_zero(), "a top-up fills what is owed first");
+    assert!(status.available < Msat::new(49_100) && world.step() < Step::Held);
+    world.audit();
+}
+
+#[test]
+fn an_emergency_costs_nothing_and_is_not_slowed_down_beside_a_session_that_is_held() {
+    let mut world = World::new();
+    world.admit(1, 600);
+    let (reply, mut answer) = oneshot::channel();
+    let session = SessionId::new(2);
+    let admission = Admission {
+        account: ANNA.into(),
+        voucher: None,
+        session,
+        service: Service::Sfu,
+        shard: 1,
+        max_msat_per_second: None,
+        cap: None,
+        conditions: Conditions {
+            free_instead_of: Tariff::sfu(u64::MAX).rates().ok(),
+            ..Conditions::default()
+        },
+    };
+    world.round(vec![Message::MakeFree(SessionId::new(3))]);
+    world.round(vec![Message::Admit(Box::new(admission), reply)]);
+    let admitted = answer.try_recv().unwrap().unwrap();
+    assert_eq!(
+        (admitted.tariff_id.as_str(), admitted.step, admitted.granted),
+        ("emergency", Step::Full, Msat::ZERO)
+    );
+    let mut meter = Allowance::new(admitted.lease, session, admitted.rates, admitted.granted);
+    meter.poll_report(world.now);
+    world.meters.insert(admitted.lease, (1, meter));
+    world.run(40_000, 200_000);
+    assert_eq!(world.step(), Step::Held, "what is billed has run out");
+    world.admit_turn(3);
+    world.run(40_000, 200_000);
+    let (_, meter) = &mut world.meters.get_mut(&admitted.lease).unwrap();
+    assert_eq!(
+        meter.charge(Direction::ToClient, 1_200, world.now),
+        Ok(()),
+        "it goes on for as long as it likes"
+    );
+    world.hang_up();
+    let receipt = world.receipt(2);
+    assert_eq!(receipt.msat, Msat::ZERO);
+    assert!(receipt.nanoseconds > 79_000_000_000 && receipt.bytes_out > 10_000_000);
+    let turn = world.receipt(3);
+    assert_eq!(
+        (turn.msat, turn.terms[0].tariff.as_str()),
+        (Msat::ZERO, "emergency")
+    );
+    let mut memo = 0;
+    for (receipt, tariff) in [(&receipt, Tariff::sfu(u64::MAX)), (&turn, Tariff::turn(u64::MAX))] {
+        let rates = tariff.rates().unwrap();
+        for part in &receipt.segments {
+            let owed = meter::owed(&rates, part.bytes_out, part.bytes_in, part.nanoseconds);
+            memo += meter::closing(owed).get();
+        }
+    }
+    let proof = world.desk.ledger.as_ref().unwrap().verify().unwrap();
+    assert_eq!(
+        proof.totals.memo_accounts()["emergency"],
+        Msat::new(memo),
+        "what it would have cost"
+    );
+    assert!(proof.totals.earned <= Msat::new(600));
 }
 
 #[test]
@@ -766,6 +888,7 @@ fn a_cap_of_the_client_bounds_its_lease() {
         shard: 0,
         max_msat_per_second: Some(12),
         cap: None,
+        conditions: metering::ledger::Conditions::default(),
     };
     world.round(vec![Message::Admit(Box::new(admission), reply)]);
     assert!(answer.try_recv().unwrap().unwrap().granted <= Msat::new(120));
@@ -788,6 +911,7 @@ fn a_grant_that_is_used_up_ends_its_session_and_not_those_of_the_payer() {
             grant: "did:key:z6MkAnna friend".into(),
             max: Msat::new(200),
         }),
+        conditions: Conditions::default(),
     };
     world.round(vec![Message::Admit(Box::new(admission), reply)]);
     let admitted = answer.try_recv().unwrap().unwrap();
@@ -822,6 +946,7 @@ fn a_session_that_misses_a_whole_hold_on_its_way_to_its_shard_goes_on_being_paid
         shard: 1,
         max_msat_per_second: None,
         cap: None,
+        conditions: metering::ledger::Conditions::default(),
     };
     world.round(vec![Message::Admit(Box::new(admission), reply)]);
     let admitted = answer.try_recv().unwrap().unwrap();
@@ -864,7 +989,12 @@ fn the_counter_serves_many_askers_and_credits_a_raced_voucher_once() {
         let tasks: Vec<_> = (0..64)
             .map(|_| {
                 let handle = handle.clone();
-                tokio::spawn(async move { handle.credit(voucher("raced", 1_000)).await.unwrap() })
+                tokio::spawn(async move {
+                    handle
+                        .credit(voucher("raced", 1_000), Bounds::default())
+                        .await
+                        .unwrap()
+                })
             })
             .collect();
         let mut answers = Vec::new();
@@ -880,7 +1010,9 @@ fn the_counter_serves_many_askers_and_credits_a_raced_voucher_once() {
     let proof = metering::ledger::verify(&path).unwrap();
     assert_eq!(proof.totals.issued, Msat::new(1_000));
     assert!(
-        runtime.block_on(handle.credit(voucher("late", 1))).is_err(),
+        runtime
+            .block_on(handle.credit(voucher("late", 1), Bounds::default()))
+            .is_err(),
         "the counter is closed"
     );
 }

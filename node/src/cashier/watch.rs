@@ -46,6 +46,19 @@ impl Desk {
                 }
             }
         }
+        if self.deny_version != Some(news.deny_version)
+            && let Some(ledger) = &self.ledger
+        {
+            match ledger.denied() {
+                Ok(denied) => {
+                    self.deny_version = Some(news.deny_version);
+                    if let Some(denials) = &self.denials {
+                        denials.send_replace(denied);
+                    }
+                }
+                Err(error) => return self.lose_ledger(&error, now),
+            }
+        }
         for view in news.accounts {
             self.note_view(view, now);
         }
@@ -77,4 +90,5 @@ fn paid_in(view: &AccountView) -> Msat {
     [view.reserved, view.spent, view.refunded]
         .into_iter()
         .fold(view.available, Msat::saturating_add)
+        .saturating_sub(view.owed)
 }

@@ -30,10 +30,10 @@ pub(super) const OPERATOR_SEAT: &str = "operator";
 pub(super) struct Books {
     /// The relay's data folder [default: that of the configuration, or ./milliway-data]
     #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
+    pub(super) data: Option<PathBuf>,
     /// Its TOML configuration, which says where the ledger is
     #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    pub(super) config: Option<PathBuf>,
 }
 
 impl Books {

@@ -1,13 +1,13 @@
-//! `milliway deny`: who is not served. A running relay on the same data folder takes it up within a second, live
-//! sessions included.
-
-use std::path::{Path, PathBuf};
+//! `milliway deny`: who is not served. The list stands in the ledger, so that every node of a shared one takes it up in
+//! its next look, live sessions included; a running relay is asked through its socket, a stopped one's ledger directly.
 
 use clap::{Args, Subcommand};
 use identity::policy::Kind;
+use metering::ledger::Denied;
 
 use super::Failure;
-use crate::data::Data;
+use super::account::Books;
+use crate::cashier::errand::Errand;
 
 #[derive(Subcommand)]
 pub(super) enum DenyCommand {
@@ -20,9 +20,8 @@ pub(super) enum DenyCommand {
         /// Only these
         #[arg(value_name = "KIND")]
         kind: Option<Kind>,
-        /// The relay's data folder
-        #[arg(long, value_name = "DIR", default_value = "./milliway-data")]
-        data: PathBuf,
+        #[command(flatten)]
+        books: Books,
     },
 }
 
@@ -33,49 +32,46 @@ pub(super) struct Entry {
     kind: Kind,
     /// The id, DID or DID URL
     value: String,
-    /// The relay's data folder
-    #[arg(long, value_name = "DIR", default_value = "./milliway-data")]
-    data: PathBuf,
+    #[command(flatten)]
+    books: Books,
+}
+
+impl Entry {
+    /// Puts it on the list or takes it off; whether that changed anything.
+    fn put(self, on: bool) -> Result<bool, Failure> {
+        let answer = self.books.run(Errand::Deny {
+            kind: self.kind.name().to_owned(),
+            value: self.value,
+            on,
+        })?;
+        Ok(answer.first().is_some_and(|line| line["changed"] == true))
+    }
 }
 
 pub(super) fn run(command: DenyCommand) -> Result<(), Failure> {
     match command {
-        DenyCommand::Add(Entry { kind, value, data }) => {
-            existing(&data)?
-                .deny_file()
-                .change(|list| list.add(kind, &value).map_err(|error| error.to_string()))?;
-        }
-        DenyCommand::Remove(Entry { kind, value, data }) => {
-            let was_on_it = existing(&data)?
-                .deny_file()
-                .change(|list| Ok(list.remove(kind, &value)))?;
-            if !was_on_it {
-                return Err(format!("this {kind} is not on the list"));
+        DenyCommand::Add(entry) => entry.put(true).map(drop),
+        DenyCommand::Remove(entry) => {
+            let kind = entry.kind;
+            match entry.put(false)? {
+                true => Ok(()),
+                false => Err(format!("this {kind} is not on the list")),
             }
         }
-        DenyCommand::List { kind: only, data } => {
-            let list = existing(&data)?
-                .deny_file()
-                .read()
-                .map_err(|mistake| mistake.to_string())?;
-            for (kind, value) in list
-                .iter()
-                .filter(|(kind, _)| only.is_none_or(|only| only == *kind))
-            {
-                println!("{kind} {value}");
+        DenyCommand::List { kind: only, books } => {
+            for Denied { kind, value } in denied(&books)? {
+                if only.is_none_or(|only| only.name() == kind) {
+                    println!("{kind} {value}");
+                }
             }
+            Ok(())
         }
     }
-    Ok(())
 }
 
-/// A mistyped folder must not look like a denial.
-fn existing(folder: &Path) -> Result<Data, Failure> {
-    match folder.is_dir() {
-        true => Ok(Data::at(folder)),
-        false => Err(format!(
-            "{} does not exist; name the relay's folder with --data",
-            folder.display()
-        )),
-    }
+/// The list.
+pub(super) fn denied(books: &Books) -> Result<Vec<Denied>, Failure> {
+    let lines = books.run(Errand::Denials)?;
+    let read = |line| serde_json::from_value(line).map_err(|error| error.to_string());
+    lines.into_iter().map(read).collect()
 }

@@ -1,18 +1,17 @@
 //! `milliway policy explain`: why a token is admitted or not, rule by rule, by the very decision that the relay makes.
 //! Sums of the day and the rate of admissions are a running relay's to know.
 
-use std::path::PathBuf;
-
 use clap::Subcommand;
 use identity::credential::{self, Rules as CredentialRules};
-use identity::policy::{Finding, Service, Verdict};
+use identity::policy::{DenyList, Finding, Service, Verdict};
 use identity::{Did, Documents, SigningKey, token};
 use serde_json::Value;
 
-use super::Failure;
+use super::account::Books;
+use super::{Failure, deny};
 use crate::config::Config;
 use crate::data::Data;
-use crate::policy::{Policies, Rules};
+use crate::policy::{Policies, Rules, deny_list};
 use crate::resolver::Resolver;
 use crate::{clock, start};
 
@@ -23,12 +22,8 @@ pub(super) enum PolicyCommand {
         /// The compact JWT
         #[arg(long, value_name = "JWT")]
         token: String,
-        /// The relay's TOML configuration, which names the policy's file
-        #[arg(long, value_name = "FILE")]
-        config: Option<PathBuf>,
-        /// The relay's data folder [default: the configuration's]
-        #[arg(long, value_name = "DIR")]
-        data: Option<PathBuf>,
+        #[command(flatten)]
+        books: Books,
         /// Only for this service [default: those that the token opens]
         #[arg(long, value_name = "SERVICE", value_parser = ["sfu", "turn"])]
         service: Option<String>,
@@ -38,13 +33,12 @@ pub(super) enum PolicyCommand {
 pub(super) fn run(command: PolicyCommand) -> Result<(), Failure> {
     let PolicyCommand::Explain {
         token,
-        config,
-        data,
+        books,
         service,
     } = command;
     let mut config =
-        Config::load(config.as_deref(), std::env::vars()).map_err(|mistakes| start::said(&mistakes))?;
-    let data = Data::at(data.as_ref().unwrap_or(&config.relay.data));
+        Config::load(books.config.as_deref(), std::env::vars()).map_err(|mistakes| start::said(&mistakes))?;
+    let data = Data::at(books.data.as_ref().unwrap_or(&config.relay.data));
     // A folder that no relay has used yet has no key, and must not get one here.
     let operator = match data.path("relay.jwk").is_file() {
         true => data.relay_key()?,
@@ -55,8 +49,12 @@ pub(super) fn run(command: PolicyCommand) -> Result<(), Failure> {
         config.auth.issuers.push(issuer.did().clone());
     }
     let base = start::token_policy(&config, operator.did(), 0);
-    let policies =
-        Policies::open(&config, base, data.deny_file()).map_err(|mistakes| start::said(&mistakes))?;
+    // Books that nobody has opened yet deny nobody.
+    let denied = match config.ledger.url.is_empty() && !data.ledger().is_file() {
+        true => DenyList::default(),
+        false => deny_list(&deny::denied(&books)?),
+    };
+    let policies = Policies::open(&config, base, denied).map_err(|mistakes| start::said(&mistakes))?;
     let resolver = Resolver::new(&config.did)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -111,9 +109,6 @@ fn explain(
         println!("{}:", service.name());
         for finding in &decision.findings {
             println!("  {finding}");
-        }
-        if decision.terms.credit.is_some() || decision.terms.emergency {
-            println!("  note: this version decides on credit and emergency, and does not grant them yet");
         }
         match decision.refusal {
             None => println!("  admitted, with a proof of the holder's key and enough money"),

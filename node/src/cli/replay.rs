@@ -149,6 +149,7 @@ impl Replay {
                 state: LeaseState::Closed,
                 memo: Msat::ZERO,
                 cap: None,
+                free_instead_of: None,
                 touched_at: entry.at,
             };
             rows.push(DumpRow::Lease(id, Box::new(lease)));

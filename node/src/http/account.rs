@@ -29,7 +29,8 @@ pub(crate) async fn show(State(relay): State<Arc<Relay>>, caller: Owning) -> Res
     }
     Ok(Json(json!({
         "did": did,
-        "available_msat": status.available,
+        "available_msat": status.balance(),
+        "credit_left_msat": status.credit_left,
         "reserved_msat": status.reserved,
         "spent_msat": status.spent,
         "runway_seconds": status.runway_seconds,

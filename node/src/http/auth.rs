@@ -36,7 +36,6 @@ pub(crate) struct Authorized {
     /// The whole body.
     pub(crate) body: Bytes,
     /// Where it called from. Not for logs.
-    #[expect(dead_code, reason = "for routes that limit by source")]
     pub(crate) source: SocketAddr,
 }
 

@@ -11,15 +11,16 @@ mod carrier;
 mod credentials;
 mod speech;
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use away::Away;
 use away::{NotAway, Return};
 use axum::Extension;
-use axum::extract::State;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::{ConnectInfo, State};
 use axum::response::Response;
 use carrier::{Carrier, Gone, Heard, MESSAGE_LENGTH_MAX, QuicStream};
 use credentials::Standings;
@@ -62,6 +63,7 @@ const LINGER: Duration = Duration::from_secs(1);
 pub(crate) async fn upgrade(
     State(relay): State<Arc<Relay>>,
     Extension(place): Extension<Arc<Place>>,
+    ConnectInfo(source): ConnectInfo<SocketAddr>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {
     let usage = "Open a WebSocket here with the subprotocol dsip.v0.3.";
@@ -74,8 +76,9 @@ pub(crate) async fn upgrade(
     Ok(upgrade
         .max_message_size(MESSAGE_LENGTH_MAX)
         .max_frame_size(MESSAGE_LENGTH_MAX)
-        .on_upgrade(|socket| async move {
-            Conversation::new(relay, Carrier::WebSocket(socket)).run().await;
+        .on_upgrade(move |socket| async move {
+            let carrier = Carrier::WebSocket(socket);
+            Conversation::new(relay, carrier, source.ip()).run().await;
             // The connection's place is taken for as long as the conversation lasts.
             drop(place);
         }))
@@ -88,8 +91,9 @@ pub(crate) async fn converse_over_quic(
     send: quinn::SendStream,
     receive: quinn::RecvStream,
 ) {
+    let source = connection.remote_address().ip();
     let carrier = Carrier::Quic(QuicStream::new(connection, send, receive));
-    Conversation::new(relay, carrier).run().await;
+    Conversation::new(relay, carrier, source).run().await;
 }
 
 /// Why a conversation is over.
@@ -109,6 +113,8 @@ enum Over {
 struct Conversation {
     relay: Arc<Relay>,
     carrier: Carrier,
+    /// Where the client called from. Not for logs.
+    source: IpAddr,
     /// As the client's last envelope came, ours go.
     encoding: Encoding,
     receiver: Receiver,
@@ -147,7 +153,7 @@ impl Drop for Conversation {
 }
 
 impl Conversation {
-    fn new(relay: Arc<Relay>, carrier: Carrier) -> Conversation {
+    fn new(relay: Arc<Relay>, carrier: Carrier, source: IpAddr) -> Conversation {
         let (outbox, told) = mpsc::channel(OUTBOX_MAX);
         let receiver = Receiver::new(relay.key.did().clone(), relay.dsip_memory.clone());
         let now = Instant::now();
@@ -155,6 +161,7 @@ impl Conversation {
             rules_changed: relay.policies.changes(),
             relay,
             carrier,
+            source,
             encoding: Encoding::Json,
             receiver,
             challenge: None,
@@ -395,6 +402,8 @@ impl Conversation {
                 mode: Mode::Call,
                 offer: invite.media.sdp.clone(),
                 max_msat_per_second: invite.max_msat_per_second,
+                emergency: invite.priority.as_deref() == Some("emergency"),
+                source: self.source,
                 outbox: Some(self.outbox.clone()),
             })
             .await

@@ -75,6 +75,10 @@ fn describe() {
         "From receiving a packet to sending it on"
     );
     describe_counter!("milliway_billed_msat_total", "Earned, in millisatoshi");
+    describe_counter!(
+        "milliway_emergency_sessions_total",
+        "Sessions and TURN usernames that are free because of an emergency, by what proved it"
+    );
     describe_gauge!("milliway_leases_active", "Leases that sessions hold");
     describe_histogram!("milliway_ledger_commit_seconds", "Time of one durable commit");
     describe_gauge!("milliway_ledger_up", "1 while the ledger can be written");

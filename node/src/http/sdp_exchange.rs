@@ -29,6 +29,8 @@ const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
 const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
 /// The relay's signature over offer and answer.
 const MILLIWAY_RELAY: HeaderName = HeaderName::from_static("milliway-relay");
+/// What kind of call it is: `emergency` (DSIP section 19), or nothing.
+const PRIORITY: HeaderName = HeaderName::from_static("milliway-priority");
 /// What the answer could not serve, one header a sentence.
 const MILLIWAY_NOTE: HeaderName = HeaderName::from_static("milliway-note");
 
@@ -37,7 +39,7 @@ const CORS: [(HeaderName, &str); 4] = [
     (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
     (
         header::ACCESS_CONTROL_ALLOW_HEADERS,
-        "Authorization, Content-Type, DPoP, If-Match",
+        "Authorization, Content-Type, DPoP, If-Match, Milliway-Priority",
     ),
     (
         header::ACCESS_CONTROL_EXPOSE_HEADERS,
@@ -117,6 +119,10 @@ async fn create(
         mode,
         offer,
         max_msat_per_second: None,
+        emergency: headers
+            .get(PRIORITY)
+            .is_some_and(|priority| priority == "emergency"),
+        source: caller.source.ip(),
         outbox: None,
     };
     let mut joined = relay.join(join).await?;

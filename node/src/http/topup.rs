@@ -28,9 +28,8 @@ pub(crate) async fn credit(State(relay): State<Arc<Relay>>, caller: Owning) -> R
     let mut credited = money::top_up(&relay, &token, caller.owner.charged()).await?;
     // The token that the caller shows is credited as well, whatever the call; second, so that one that is both is not
     // called repeated the first time.
-    if let Some(shown) = relay.credit_shown(&caller.owner).await?
-        && !shown.repeated
-    {
+    let shown = relay.credit_shown(&caller.owner).await?;
+    if let Some(shown) = shown.filter(|shown| !shown.repeated) {
         credited.available_msat = money::signed(shown.available);
     }
     let mut answer = json!({

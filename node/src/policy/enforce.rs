@@ -4,12 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use identity::policy::{Ceiling, DailyAllowance, Service, Terms};
+use identity::policy::{Ceiling, CreditLine, DailyAllowance, DenyList, Service, Terms};
 use identity::{Owner, Permit, RelayToken};
 use metering::{AccountId, Msat, Voucher};
 
 use super::{Lists, Rules};
-use metering::ledger::Credited;
+use metering::ledger::{self, Bounds, Conditions, Credited, Denied};
 
 use crate::cashier;
 use crate::clock;
@@ -17,8 +17,8 @@ use crate::http::problem::Problem;
 use crate::relay::Relay;
 use crate::shard::{Command, ShardHandle};
 
-/// How often the operator's deny list is looked at: a denial is promised to live sessions within a second.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// A shard that could not be told of a denial is told again this soon.
+const TELL_AGAIN: Duration = Duration::from_millis(100);
 /// How often it is looked which of the communities' lists are due.
 const LISTS_EVERY: Duration = Duration::from_secs(1);
 
@@ -35,14 +35,14 @@ impl Relay {
                 self.metrics.auth_failure(refusal.slug());
             })?;
         let most = rules.admissions_per_minute;
-        if most > 0 && !self.caps.admit(permit.account(), most, now) {
+        if most > 0 && !self.rates.admit(permit.account(), most, now) {
             return Err(Problem::new(
                 "rate-limited",
                 "This account opens more sessions in a minute than the operator allows; wait a minute.",
             ));
         }
         if let Some(allowance) = &terms.allowance {
-            self.give(permit, allowance, now).await?;
+            self.give(permit, allowance).await?;
         }
         Ok(terms)
     }
@@ -59,36 +59,9 @@ impl Relay {
 
     /// Credits a token's voucher, within what its issuer may give.
     pub(crate) async fn credit(&self, token: &RelayToken) -> Result<Credited, Problem> {
-        let now = clock::unix();
-        let terms = self.policies.rules().crediting(token, now).terms()?;
+        let terms = self.policies.rules().crediting(token, clock::unix()).terms()?;
         let voucher = self.voucher(token, &terms);
-        match self.credit_within(&terms.ceilings, voucher, now).await? {
-            Some(credited) => Ok(credited),
-            None => Err(identity::Refusal::IssuerLimit.into()),
-        }
-    }
-
-    /// Credits a voucher that counts against some sums; none if it would pass one of them.
-    async fn credit_within(
-        &self,
-        ceilings: &[Ceiling],
-        voucher: Voucher,
-        now: u64,
-    ) -> Result<Option<Credited>, Problem> {
-        if ceilings.is_empty() {
-            return Ok(Some(self.cashier.credit(voucher).await?));
-        }
-        let (name, msat) = (format!("{} {}", voucher.iss, voucher.jti), voucher.balance.get());
-        if !self.caps.take(&name, ceilings, msat, now) {
-            return Ok(None);
-        }
-        let credited = self.cashier.credit(voucher).await;
-        // A ledger that did not answer may have credited it: it stays counted.
-        if !matches!(credited, Err(cashier::Refused::LedgerUnavailable)) {
-            let first = credited.as_ref().is_ok_and(|credited| !credited.repeated);
-            self.caps.settle(&name, ceilings, msat, first);
-        }
-        Ok(Some(credited?))
+        Ok(self.cashier.credit(voucher, bounds(&terms)).await?)
     }
 
     /// Credits the token that somebody shows who comes for what is theirs already. What the policy does not take is left
@@ -104,21 +77,15 @@ impl Relay {
         }
     }
 
-    /// The voucher that an admission credits in its own commit: none if it was credited just now, because it counts
-    /// against a sum. What is above the sum stays uncredited, and the account may have money all the same.
-    pub(crate) async fn voucher_at_admission(
-        &self,
-        token: &RelayToken,
-        terms: &Terms,
-    ) -> Result<Option<Voucher>, Problem> {
-        if terms.ceilings.is_empty() {
-            return Ok(Some(self.voucher(token, terms)));
-        }
-        match self.credit(token).await {
-            Ok(_) => Ok(None),
-            Err(problem) if problem.slug() == identity::Refusal::IssuerLimit.slug() => Ok(None),
-            Err(problem) => Err(problem),
-        }
+    /// What an admission credits in its own commit, and on which conditions it is: within the sums of its issuer, with
+    /// the holder's credit line. What is above a sum stays uncredited, and the account may have money all the same.
+    pub(crate) fn at_admission(&self, token: &RelayToken, terms: &Terms) -> (Voucher, Conditions) {
+        let conditions = Conditions {
+            bounds: bounds(terms),
+            credit: terms.credit.as_ref().map(line),
+            free_instead_of: None,
+        };
+        (self.voucher(token, terms), conditions)
     }
 
     fn voucher(&self, token: &RelayToken, terms: &Terms) -> Voucher {
@@ -130,7 +97,7 @@ impl Relay {
 
     /// A gift is a voucher of the operator's own, named by day and holder, so that it is given once whatever happens. Who
     /// has as much already gets none.
-    async fn give(&self, permit: &Permit, allowance: &DailyAllowance, now: u64) -> Result<(), Problem> {
+    async fn give(&self, permit: &Permit, allowance: &DailyAllowance) -> Result<(), Problem> {
         let account = AccountId::new(permit.account());
         let has = self.cashier.account(account.clone()).await?;
         if has.spendable >= Msat::new(allowance.msat) {
@@ -147,8 +114,16 @@ impl Relay {
             account,
             refundable: false,
         };
-        let ceiling = std::slice::from_ref(&allowance.within);
-        self.credit_within(ceiling, gift, now).await.map(drop)
+        let within = Bounds {
+            ceilings: vec![ceiling(&allowance.within, allowance.day)],
+            allowance: true,
+            ..Bounds::default()
+        };
+        match self.cashier.credit(gift, within).await {
+            // Its scorer's word is good for no more today.
+            Ok(_) | Err(cashier::Refused::CeilingReached) => Ok(()),
+            Err(refused) => Err(refused.into()),
+        }
     }
 
     /// Reads policy and deny lists again; with a mistake the old ones stay.
@@ -164,15 +139,23 @@ impl Relay {
         }
     }
 
-    /// Follows the operator's deny list until the door closes.
+    /// Follows the deny list of the ledger until the door closes.
     pub(crate) async fn follow_denials(self: Arc<Relay>) {
+        let mut list = self.cashier.denied();
         let mut owed = false;
         loop {
-            if self.policies.reload_denials() || owed {
+            let denied = list.borrow_and_update().clone();
+            if self.policies.set_denied(deny_list(&denied)) || owed {
                 owed = !self.end_denied();
             }
             tokio::select! {
-                () = tokio::time::sleep(LOOK_EVERY) => {}
+                changed = list.changed() => {
+                    if changed.is_err() {
+                        // The cashier is gone, and with it whoever could change the list.
+                        return;
+                    }
+                }
+                () = tokio::time::sleep(TELL_AGAIN), if owed => {}
                 () = self.door_closed() => return,
             }
         }
@@ -218,6 +201,52 @@ impl Relay {
         let missed = |shard: &&ShardHandle| shard.send(Command::Revoke(denied.clone())).is_err();
         self.shards.iter().filter(missed).count() == 0
     }
+}
+
+/// Sums of a day are asked for that day, and by clocks that are behind for another.
+fn ceiling(ceiling: &Ceiling, day: u64) -> ledger::Ceiling {
+    ledger::Ceiling {
+        name: ceiling.name.clone(),
+        max: Msat::new(ceiling.max_msat),
+        until: (day + 2) * 86_400,
+    }
+}
+
+/// Within what a voucher is credited: sums of today, and what its issuer may have outstanding.
+fn bounds(terms: &Terms) -> Bounds {
+    Bounds {
+        ceilings: terms.ceilings.iter().map(|sum| ceiling(sum, terms.day)).collect(),
+        outstanding_max: terms.outstanding_max.map(Msat::new),
+        allowance: false,
+    }
+}
+
+/// A credit line as the ledger has it.
+fn line(line: &CreditLine) -> ledger::CreditLine {
+    ledger::CreditLine {
+        msat: Msat::new(line.msat),
+        within: ledger::Ceiling {
+            name: line.within.name.clone(),
+            max: Msat::new(line.within.max_msat),
+            until: ledger::Ceiling::LASTING,
+        },
+        until: line.until,
+    }
+}
+
+/// The ledger's deny list, as decisions take it. What it holds was checked when it was put there.
+pub(crate) fn deny_list(denied: &[Denied]) -> DenyList {
+    let mut list = DenyList::default();
+    for Denied { kind, value } in denied {
+        let added = kind
+            .parse()
+            .map_err(|error: &str| error.to_owned())
+            .and_then(|kind| list.add(kind, value).map_err(|full| full.to_string()));
+        if let Err(error) = added {
+            tracing::error!(error, "an entry of the ledger's deny list denies nothing");
+        }
+    }
+    list
 }
 
 /// Is the token on a list that counts?

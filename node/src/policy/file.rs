@@ -76,6 +76,7 @@ struct IssuerTable {
     voucher_max_msat: Option<Amount>,
     day_max_msat: Option<Amount>,
     holder_day_max_msat: Option<Amount>,
+    outstanding_max_msat: Option<Amount>,
     promotional: bool,
 }
 
@@ -311,6 +312,7 @@ impl From<IssuerTable> for IssuerRule {
             voucher_max: msat(table.voucher_max_msat),
             day_max: msat(table.day_max_msat),
             holder_day_max: msat(table.holder_day_max_msat),
+            outstanding_max: msat(table.outstanding_max_msat),
             promotional: table.promotional,
         }
     }

@@ -28,7 +28,7 @@ impl Files {
         let mut config = Config::default();
         config.policy.file = self.folder.path().join("policy.toml").display().to_string();
         let base = TokenPolicy::new(key(2).did().clone(), vec![key(1).did().clone()]);
-        Policies::open(&config, base, DenyFile::at(self.folder.path()))
+        Policies::open(&config, base, DenyList::default())
     }
 }
 
@@ -177,51 +177,18 @@ fn what_communities_deny_outlives_a_reload() {
 }
 
 #[test]
-fn the_operators_deny_list_is_taken_up_when_its_file_changes_and_not_otherwise() {
+fn what_the_ledger_denies_stands_beside_what_the_file_denies_and_outlives_a_reload() {
     let files = Files::new("[deny]\njti = [\"a\"]\n");
     let policies = files.open().unwrap();
-    assert!(!policies.reload_denials());
-    let writer = DenyFile::at(files.folder.path());
-    let add =
-        |value: &str| writer.change(|list| list.add(Kind::Jti, value).map_err(|error| error.to_string()));
-    assert_eq!(add("b"), Ok(true));
-    assert!(policies.reload_denials() && !policies.reload_denials());
+    let mut denied = DenyList::default();
+    denied.add(Kind::Jti, "b").unwrap();
+    assert!(policies.set_denied(denied.clone()) && !policies.set_denied(denied));
     assert_eq!(policies.rules().denied.len(), 2);
-    assert_eq!(add("b"), Ok(false));
-    assert_eq!(writer.change(|list| Ok(list.remove(Kind::Jti, "b"))), Ok(true));
-    assert!(policies.reload_denials());
-    assert_eq!(policies.rules().denied.len(), 1);
-    std::fs::write(files.folder.path().join("deny.list"), "jti b\nnonsense\n").unwrap();
-    assert!(
-        !policies.reload_denials(),
-        "a file with a mistake changes nothing"
-    );
-    assert_eq!(policies.rules().denied.len(), 1);
-}
-
-#[test]
-fn many_writers_of_the_deny_list_lose_nothing() {
-    let folder = tempfile::tempdir().unwrap();
-    std::thread::scope(|scope| {
-        for writer in 0..8 {
-            let path = folder.path();
-            scope.spawn(move || {
-                for number in 0..10 {
-                    let value = format!("{writer}-{number}");
-                    DenyFile::at(path)
-                        .change(|list| list.add(Kind::Jti, &value).map_err(|error| error.to_string()))
-                        .unwrap();
-                }
-            });
-        }
-    });
-    assert_eq!(DenyFile::at(folder.path()).read().unwrap().len(), 80);
-    use std::os::unix::fs::PermissionsExt;
-    let mode = std::fs::metadata(folder.path().join("deny.list"))
-        .unwrap()
-        .permissions()
-        .mode();
-    assert_eq!(mode & 0o777, 0o600);
+    files.write("[deny]\njti = [\"a\", \"c\"]\n");
+    policies.reload().unwrap();
+    assert_eq!(policies.rules().denied.len(), 3);
+    assert!(policies.set_denied(DenyList::default()));
+    assert_eq!(policies.rules().denied.len(), 2);
 }
 
 /// A resolver that reaches nothing.

@@ -44,6 +44,11 @@ pub(crate) enum Command {
     },
     /// A rung of the low-balance ladder. For TURN it goes to every shard.
     SetStep { session: SessionId, step: Step },
+    /// What an SFU session that costs nothing is sent at most.
+    LimitBytes {
+        session: SessionId,
+        bits_per_second: Option<u64>,
+    },
     /// The money for a pending TURN allocation is there.
     TurnAdmitted {
         allocation: u64,

@@ -273,6 +273,10 @@ impl Worker {
                     self.turn.core.set_step(session, step, now);
                 }
             }
+            Command::LimitBytes {
+                session,
+                bits_per_second,
+            } => self.sfu.sfu.limit_bytes(session, bits_per_second),
             Command::TurnAdmitted {
                 allocation,
                 session,

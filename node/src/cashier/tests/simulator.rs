@@ -21,6 +21,9 @@ use node::{Letter, Node, Relayed};
 use sink::Sink;
 use storage::Storage;
 
+/// How far below zero an account may go that somebody vouched for.
+const LINE: u64 = 700;
+
 /// Seeds of a default run; `MILLIWAY_SEEDS=FIRST..LAST` sweeps.
 const SEEDS_OF_ONE: std::ops::Range<u64> = 0..40;
 const SEEDS_OF_THREE: std::ops::Range<u64> = 10..16;
@@ -303,11 +306,15 @@ impl World {
         );
         assert_eq!(totals.reserved, Msat::ZERO, "seed {seed}: still set aside");
         for view in books.accounts().unwrap() {
+            assert!(
+                view.owed <= Msat::new(LINE),
+                "seed {seed}: past its line: {view:?}"
+            );
             assert_eq!(view.live_sessions, 0, "seed {seed}: {view:?}");
-            let held = view.available.get() + view.spent.get() + view.refunded.get();
+            let held = view.balance() + (view.spent.get() + view.refunded.get()) as i64;
             assert_eq!(
                 held,
-                paid_in.get(&view.account).copied().unwrap_or_default(),
+                paid_in.get(&view.account).copied().unwrap_or_default() as i64,
                 "seed {seed}: {view:?}"
             );
         }
@@ -384,6 +391,24 @@ impl World {
                 );
             }
         }
+    }
+}
+
+/// Every fourth session comes with somebody's word: its account may then go below zero by the line, and all that is owed
+/// on the word stays within what it is good for. The proof at every audit compares the one with the other.
+pub(super) fn on_credit(session: SessionId) -> Conditions {
+    let line = CreditLine {
+        msat: Msat::new(LINE),
+        within: Ceiling {
+            name: "credit scorer".to_owned(),
+            max: Msat::new(3 * LINE / 2),
+            until: Ceiling::LASTING,
+        },
+        until: u64::MAX >> 1,
+    };
+    Conditions {
+        credit: session.get().is_multiple_of(4).then_some(line),
+        ..Conditions::default()
     }
 }
 

@@ -6,7 +6,7 @@ use metering::ledger::{Command, Fault, LeaseState, Proof};
 
 use super::super::*;
 use super::storage::Storage;
-use super::{Luck, account, numbered};
+use super::{Luck, account, numbered, on_credit};
 
 /// Whoever was reported and committed in order: what a meter relayed this long ago is in the books of a node that is well.
 const REPORTED_AFTER: Duration = Duration::from_millis(1_300);
@@ -191,6 +191,7 @@ impl Node {
                     shard,
                     max_msat_per_second: None,
                     cap: None,
+                    conditions: on_credit(session),
                 };
                 self.inbox.push(Message::Admit(Box::new(admission), reply));
                 if !gone {
@@ -209,8 +210,11 @@ impl Node {
             })),
             Letter::TopUp { voucher } => {
                 let (reply, answer) = oneshot::channel();
-                self.inbox
-                    .push(Message::Credit(Box::new(numbered(voucher)), reply));
+                self.inbox.push(Message::Credit(
+                    Box::new(numbered(voucher)),
+                    Bounds::default(),
+                    reply,
+                ));
                 if !gone {
                     self.waiting.push(Waiting::TopUp(voucher, answer));
                 }
@@ -579,8 +583,11 @@ impl Node {
     /// Shows a voucher once more, and waits for the answer.
     pub(super) fn show(&mut self, voucher: u64, now: Instant) -> Result<Credited, Refused> {
         let (reply, mut answer) = oneshot::channel();
-        self.inbox
-            .push(Message::Credit(Box::new(numbered(voucher)), reply));
+        self.inbox.push(Message::Credit(
+            Box::new(numbered(voucher)),
+            Bounds::default(),
+            reply,
+        ));
         self.rounds(now);
         answer.try_recv().unwrap()
     }
