@@ -10,6 +10,7 @@
 mod batch;
 mod command;
 mod gauges;
+mod hairpin;
 mod handover;
 mod lobby;
 mod mailbox;
@@ -43,6 +44,7 @@ use crate::addresses::{advertised, of_this_machine};
 use crate::cashier::CashierHandle;
 use crate::config::Config;
 use crate::turn_keys::TurnKeys;
+use hairpin::{Directory, Hairpin};
 use handover::Peers;
 use turn::TurnPort;
 use turn_dtls::Associations;
@@ -306,6 +308,11 @@ pub(crate) fn spawn(
     let turn_config = config.turn(sfu, &turn_listeners, &relays);
     let turn_secret: [u8; 32] = rand::rng().random();
     let census = Arc::new(Census::new());
+    let directory = Arc::new(Directory::new(
+        &relays,
+        &[&config.sfu_advertise[..], &config.turn_advertise].concat(),
+        &of_this_machine(),
+    ));
     let mut mailboxes = Vec::with_capacity(size);
     for _ in 0..size {
         mailboxes.push(mailbox::new()?);
@@ -346,6 +353,7 @@ pub(crate) fn spawn(
                 config.turn_streams.clone(),
             ),
             Associations::new(keys(), config.turn_streams.per_source_max),
+            Hairpin::new(index, directory.clone()),
             handles.clone(),
             cashier.clone(),
         );

@@ -43,6 +43,9 @@ pub(super) struct Gauges {
     turn_discards: Vec<Published>,
     stream_discards: Vec<Published>,
     auth_failures: Vec<Published>,
+    /// Between TURN and our own SFU: datagrams to the SFU and to clients, those that crossed
+    /// to another shard, and what was lost.
+    hairpin: [Published; 5],
     refused: [Published; 3],
     refused_counts: [u64; 3],
     /// What this shard does of it all: packets in and out, crossings in and out.
@@ -96,6 +99,13 @@ impl Gauges {
                 .map(|reason| discard("turn", reason.as_str()))
                 .collect(),
             auth_failures: turn_server::AuthFailure::ALL.iter().map(auth).collect(),
+            hairpin: [
+                of("milliway_hairpin_packets_total", "to-sfu"),
+                of("milliway_hairpin_packets_total", "to-client"),
+                of("milliway_hairpin_packets_total", "to-another-shard"),
+                discard("turn", "hairpin-full"),
+                discard("turn", "hairpin-gone"),
+            ],
             refused: ["kernel-buffer-full", "message-too-long", "kernel-refused"]
                 .map(|reason| discard("socket", reason)),
             refused_counts: [0; 3],
@@ -181,6 +191,18 @@ impl Gauges {
             .iter_mut()
             .zip(port.stream_discards())
             .for_each(|(published, value)| published.set(*value));
+        let hairpin = port.hairpin_figures();
+        let hairpin = [
+            hairpin.to_sfu,
+            hairpin.to_clients,
+            hairpin.crossed,
+            hairpin.full,
+            hairpin.gone,
+        ];
+        self.hairpin
+            .iter_mut()
+            .zip(hairpin)
+            .for_each(|(published, value)| published.set(value));
         self.refused
             .iter_mut()
             .zip(self.refused_counts)

@@ -2,7 +2,7 @@
 //! and back, and what the core asks for in between.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use datagram::{Ecn, Inbox};
@@ -10,12 +10,14 @@ use metering::{AccountId, Allowance};
 use mio::event::Event as Readiness;
 use mio::{Registry, Token};
 use turn_server::{
-    AllocationKey, Client, ConnectionId, DataConnection, Event, Protocol, Refusal, Transmit, TurnServer, Via,
+    AllocationKey, Charged, Client, ConnectionId, DataConnection, Event, HEADROOM, PeerKind, Protocol,
+    Refusal, Transmit, TurnServer, Via,
 };
 
 use super::batch::{Batch, Unsent};
 use super::command::Command;
 use super::gauges::Gauges;
+use super::hairpin::{Hairpin, Way};
 use super::mailbox::ShardHandle;
 use super::turn_data::{DataSockets, Happened};
 use super::turn_dtls::{Associations, Out, is_dtls, refusal};
@@ -32,6 +34,9 @@ const MOVED_MAX: usize = 65_536;
 
 /// A moved client that was not heard for so long is forgotten: longer than any allocation lives without a Refresh.
 const MOVED_FORGET: Duration = Duration::from_secs(3_700);
+
+/// The largest datagram of the SFU, and the room for a header before it.
+const FROM_SFU_MAX: usize = HEADROOM + (1 << 16);
 
 /// A connection on its way to another shard, with what was read of it and not dealt with.
 pub(crate) struct Moved {
@@ -52,6 +57,7 @@ struct Outlets {
     batch: Batch,
     streams: Streams,
     dtls: Associations,
+    hairpin: Hairpin,
 }
 
 impl Outlets {
@@ -63,6 +69,13 @@ impl Outlets {
         alone: bool,
         gauges: &mut Gauges,
     ) -> Unsent {
+        if transmit.peer == Some(PeerKind::OwnSfu)
+            && let Via::Relay { allocation, family } = transmit.via
+        {
+            let port = self.sockets.relayed_port(allocation, family);
+            let kept = port.is_some_and(|port| self.hairpin.push(port, transmit));
+            return Unsent::of(transmit.charged.filter(|_| !kept));
+        }
         let Via::Connection(id) = transmit.via else {
             return self
                 .batch
@@ -99,18 +112,22 @@ pub(super) struct TurnPort {
     outlets: Outlets,
     data: DataSockets,
     scratch: Scratch,
+    /// A datagram of the SFU on its way to a client, behind the room for a header.
+    from_sfu: Box<[u8]>,
     shards: Vec<ShardHandle>,
     moved: HashMap<(SocketAddr, SocketAddr), (usize, Instant)>,
     cashier: CashierHandle,
 }
 
 impl TurnPort {
+    #[allow(clippy::too_many_arguments)]
     pub(super) fn new(
         index: usize,
         core: TurnServer,
         sockets: TurnSockets,
         streams: Streams,
         dtls: Associations,
+        hairpin: Hairpin,
         shards: Vec<ShardHandle>,
         cashier: CashierHandle,
     ) -> Self {
@@ -122,9 +139,11 @@ impl TurnPort {
                 batch: Batch::new(),
                 streams,
                 dtls,
+                hairpin,
             },
             data: DataSockets::new(),
             scratch: Scratch::new(),
+            from_sfu: vec![0; FROM_SFU_MAX].into_boxed_slice(),
             shards,
             moved: HashMap::new(),
             cashier,
@@ -248,6 +267,66 @@ impl TurnPort {
         }
     }
 
+    /// The next datagram for our own SFU: from which relayed address, to which address of the SFU, what was paid for it,
+    /// and what it says.
+    pub(super) fn next_for_sfu(&mut self) -> Option<(SocketAddr, SocketAddr, Option<Charged>, &mut [u8])> {
+        let (waiting, bytes) = self.outlets.hairpin.next()?;
+        Some((waiting.relayed, waiting.sfu, waiting.charged, bytes))
+    }
+
+    /// Where a send of our own SFU goes.
+    pub(super) fn way_from_sfu(&self, destination: SocketAddr, source: Option<IpAddr>) -> Way {
+        self.outlets.hairpin.way(destination, source)
+    }
+
+    /// Takes one datagram that our own SFU, at the address `sfu`, sent to a relayed port of this shard. Several in a row
+    /// end with [`TurnPort::finish_batch`].
+    pub(super) fn take_from_sfu(
+        &mut self,
+        port: u16,
+        sfu: SocketAddr,
+        datagram: &[u8],
+        alone: bool,
+        gauges: &mut Gauges,
+        now: Instant,
+    ) {
+        let Self {
+            core,
+            outlets,
+            from_sfu,
+            ..
+        } = self;
+        let Some(allocation) = outlets.hairpin.allocation(port) else {
+            return;
+        };
+        let Some(packet) = from_sfu.get_mut(..HEADROOM + datagram.len()) else {
+            return;
+        };
+        packet[HEADROOM..].copy_from_slice(datagram);
+        outlets.hairpin.counts.to_clients += 1;
+        if let Some(transmit) = core.handle_peer(now, allocation, sfu, packet) {
+            let unsent = outlets.forward(&transmit, None, alone, gauges);
+            unsent.give_back(core);
+        }
+    }
+
+    /// Sends what is laid out.
+    pub(super) fn finish_batch(&mut self, gauges: &mut Gauges) {
+        let Self { core, outlets, .. } = self;
+        let Outlets { batch, sockets, .. } = outlets;
+        batch.finish(sockets, gauges).give_back(core);
+    }
+
+    /// What went between TURN and our own SFU.
+    pub(super) fn hairpin_figures(&self) -> &super::hairpin::Counts {
+        &self.outlets.hairpin.counts
+    }
+
+    /// The same, to be added to.
+    pub(super) fn hairpin_counts(&mut self) -> &mut super::hairpin::Counts {
+        &mut self.outlets.hairpin.counts
+    }
+
     /// A DTLS record, and whatever messages come out of it.
     fn take_from_association(
         &mut self,
@@ -327,6 +406,9 @@ impl TurnPort {
     pub(super) fn work(&mut self, registry: &Registry, gauges: &mut Gauges, now: Instant) {
         self.outlets.streams.accept(registry, now);
         for _ in 0..self.outlets.streams.readable() {
+            if self.outlets.hairpin.is_filling() {
+                break;
+            }
             let Some(id) = self.outlets.streams.next_readable() else {
                 break;
             };
@@ -645,7 +727,9 @@ impl TurnPort {
                 } = self;
                 let sockets = &mut outlets.sockets;
                 let opened = match protocol {
-                    Protocol::Udp => sockets.open(registry, allocation, family, port),
+                    Protocol::Udp => sockets
+                        .open(registry, allocation, family, port)
+                        .inspect(|_| outlets.hairpin.opened(port, allocation)),
                     Protocol::Tcp => sockets.addresses_of(family, port).and_then(|(bound, told)| {
                         data.listen(registry, allocation, family, bound)?;
                         Ok(told)
@@ -664,6 +748,9 @@ impl TurnPort {
                 Self::answer(outlets, answer, gauges);
             }
             Event::CloseRelay { allocation, family } => {
+                if let Some(port) = self.outlets.sockets.relayed_port(allocation, family) {
+                    self.outlets.hairpin.closed(port);
+                }
                 self.outlets.sockets.close(registry, allocation, family);
                 self.data.close_relay(allocation, family);
             }

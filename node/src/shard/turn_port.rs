@@ -65,6 +65,11 @@ impl RelayAddresses {
         relays.map(|relay| relay.bound).collect()
     }
 
+    /// The address of this family that clients are told.
+    pub(super) fn told(&self, family: Family) -> Option<IpAddr> {
+        self.of(family).map(|relay| relay.told)
+    }
+
     fn of(&self, family: Family) -> Option<RelayAddress> {
         match family {
             Family::V4 => self.v4,
@@ -124,6 +129,12 @@ impl TurnSockets {
             // Closing the descriptor takes it out of the poll anyway.
             let _ = registry.deregister(&mut relay.socket);
         }
+    }
+
+    /// The relayed port of this family, if it is open.
+    pub(super) fn relayed_port(&self, allocation: AllocationKey, family: Family) -> Option<u16> {
+        let relay = self.relays.get(place(allocation, family))?.as_ref()?;
+        (relay.allocation == allocation).then(|| relay.socket.local_addr().port())
     }
 
     /// Registers the listeners.
