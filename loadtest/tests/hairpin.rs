@@ -96,22 +96,27 @@ fn number(value: &Value) -> u128 {
     value.as_u64().map(u128::from).or_else(text).expect("a number")
 }
 
+/// What a JWS says.
+fn claims(jws: &str) -> Value {
+    let payload = jws.split('.').nth(1).expect("a compact JWS has three parts");
+    let payload = URL_SAFE_NO_PAD.decode(payload).expect("base64url");
+    serde_json::from_slice(&payload).expect("claims are JSON")
+}
+
 /// What a settled session was billed: bytes in and out. The sum of each segment is worked out anew.
 fn billed(mut receipt: impl FnMut() -> Answer, tariff: &Value) -> (u128, u128) {
     let end = Instant::now() + PATIENCE;
-    let answer = loop {
+    let receipt = loop {
         let answer = receipt();
-        if answer.status == 200 {
-            break answer;
+        let said = (answer.status == 200).then(|| claims(answer.body.trim()));
+        // Before the end it speaks of what is settled so far.
+        match said {
+            Some(receipt) if !receipt["ended"].is_null() => break receipt,
+            _ => assert!(Instant::now() < end, "no receipt of the end: {answer:?}"),
         }
-        assert!(Instant::now() < end, "no receipt: {answer:?}");
         std::thread::sleep(Duration::from_millis(50));
     };
-    let payload = answer.body.trim().split('.').nth(1).expect("a compact JWS");
-    let payload = URL_SAFE_NO_PAD.decode(payload).expect("base64url");
-    let receipt: Value = serde_json::from_slice(&payload).expect("claims are JSON");
     let (mut bytes_in, mut bytes_out) = (0, 0);
-    eprintln!("{receipt}");
     for segment in receipt["segments"].as_array().expect("segments") {
         let rate = |name: &str| number(&tariff[name]);
         let (inward, outward) = (number(&segment["bytes_in"]), number(&segment["bytes_out"]));
@@ -145,6 +150,17 @@ fn metric(base: &str, name: &str, label: &str) -> f64 {
         .filter(|line| line.starts_with(name) && line.contains(label))
         .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
         .sum()
+}
+
+/// What the relay dropped, by reason.
+fn dropped(base: &str) -> String {
+    // Figures are published once a second.
+    std::thread::sleep(Duration::from_millis(1_100));
+    let text = http::call(base, "GET", "/metrics", &[], "")
+        .expect("metrics")
+        .body;
+    let some = |line: &&str| line.starts_with("milliway_discards_total") && !line.ends_with(" 0");
+    text.lines().filter(some).collect::<Vec<_>>().join("\n")
 }
 
 fn started(shards: usize) -> Relay {
@@ -207,8 +223,10 @@ fn bills_are_exact(swarm: Swarm, base: &str) {
         let counted = (detour.bytes_to_peer.into(), detour.bytes_to_client.into());
         let bill = billed(|| detour.receipt().expect("an answer"), &turn);
         assert_eq!(
-            bill, counted,
-            "TURN's bill for {index}, to the peer and to the client"
+            bill,
+            counted,
+            "TURN's bill for {index}, to the peer and to the client; dropped:\n{}",
+            dropped(base)
         );
     }
 }

@@ -12,6 +12,7 @@ mod command;
 mod gauges;
 mod hairpin;
 mod handover;
+mod icmp;
 mod lobby;
 mod mailbox;
 mod sfu_port;
@@ -198,6 +199,7 @@ impl ShardConfig {
             redirect_above: self.turn_redirect_above,
             held_max: self.turn_held_max,
             discovery: listeners.discovery.clone(),
+            dont_fragment: true,
             reduced_bits_per_second: self.reduced_bits_per_second,
             audio_only_bits_per_second: self.audio_only_bits_per_second,
             burst_bytes: self.burst_bytes,

@@ -46,6 +46,7 @@ pub(super) struct Gauges {
     /// Between TURN and our own SFU: datagrams to the SFU and to clients, those that crossed
     /// to another shard, and what was lost.
     hairpin: [Published; 5],
+    untold: Published,
     refused: [Published; 3],
     refused_counts: [u64; 3],
     /// What this shard does of it all: packets in and out, crossings in and out.
@@ -106,6 +107,7 @@ impl Gauges {
                 discard("turn", "hairpin-full"),
                 discard("turn", "hairpin-gone"),
             ],
+            untold: discard("turn", "icmp-limit"),
             refused: ["kernel-buffer-full", "message-too-long", "kernel-refused"]
                 .map(|reason| discard("socket", reason)),
             refused_counts: [0; 3],
@@ -135,7 +137,10 @@ impl Gauges {
         let which = match kind {
             ErrorKind::WouldBlock => 0,
             // EMSGSIZE has no kind of its own that is stable; it is what is left without one.
-            ErrorKind::InvalidInput | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => 2,
+            ErrorKind::InvalidInput
+            | ErrorKind::ConnectionRefused
+            | ErrorKind::HostUnreachable
+            | ErrorKind::NetworkUnreachable => 2,
             _ => 1,
         };
         self.refused_counts[which] += datagrams;
@@ -203,6 +208,7 @@ impl Gauges {
             .iter_mut()
             .zip(hairpin)
             .for_each(|(published, value)| published.set(value));
+        self.untold.set(port.untold());
         self.refused
             .iter_mut()
             .zip(self.refused_counts)

@@ -18,6 +18,7 @@ use super::batch::{Batch, Unsent};
 use super::command::Command;
 use super::gauges::Gauges;
 use super::hairpin::{Hairpin, Way};
+use super::icmp::{Unreachable, icmp_of};
 use super::mailbox::ShardHandle;
 use super::turn_data::{DataSockets, Happened};
 use super::turn_dtls::{Associations, Out, is_dtls, refusal};
@@ -114,6 +115,7 @@ pub(super) struct TurnPort {
     scratch: Scratch,
     /// A datagram of the SFU on its way to a client, behind the room for a header.
     from_sfu: Box<[u8]>,
+    unreachable: Unreachable,
     shards: Vec<ShardHandle>,
     moved: HashMap<(SocketAddr, SocketAddr), (usize, Instant)>,
     cashier: CashierHandle,
@@ -144,6 +146,7 @@ impl TurnPort {
             data: DataSockets::new(),
             scratch: Scratch::new(),
             from_sfu: vec![0; FROM_SFU_MAX].into_boxed_slice(),
+            unreachable: Unreachable::new(),
             shards,
             moved: HashMap::new(),
             cashier,
@@ -159,6 +162,9 @@ impl TurnPort {
     /// Notes what the poll said of connections; false if the token is of a UDP socket.
     pub(super) fn note(&mut self, event: &Readiness) -> bool {
         let Self { outlets, data, .. } = self;
+        if event.is_error() && outlets.sockets.allocation(event.token()).is_some() {
+            self.unreachable.note(event.token());
+        }
         let noted = data.note(event) || outlets.streams.note(event);
         while let Some(id) = outlets.streams.next_writable() {
             data.client_writable(id);
@@ -168,7 +174,7 @@ impl TurnPort {
 
     /// True if there is something to do without another event.
     pub(super) fn has_work(&self) -> bool {
-        self.outlets.streams.has_work() || self.data.has_work()
+        self.outlets.streams.has_work() || self.data.has_work() || self.unreachable.has_work()
     }
 
     /// When [`TurnPort::handle_timeout`] is due.
@@ -325,6 +331,35 @@ impl TurnPort {
     /// The same, to be added to.
     pub(super) fn hairpin_counts(&mut self) -> &mut super::hairpin::Counts {
         &mut self.outlets.hairpin.counts
+    }
+
+    /// Tells clients what the network answered to datagrams for their peers, a part of it.
+    pub(super) fn tell_unreachable(&mut self, gauges: &mut Gauges, now: Instant) {
+        let Self {
+            core,
+            outlets,
+            unreachable,
+            ..
+        } = self;
+        for _ in 0..unreachable.waiting() {
+            let Some(token) = unreachable.next() else {
+                break;
+            };
+            let Some(allocation) = outlets.sockets.allocation(token) else {
+                continue;
+            };
+            let socket = outlets.sockets.relay_mut(token);
+            let errors = unreachable.read(token, allocation, socket, now);
+            for error in errors {
+                let told = core.peer_unreachable(now, allocation, error.destination, icmp_of(error));
+                Self::answer(outlets, told, gauges);
+            }
+        }
+    }
+
+    /// What was not told.
+    pub(super) fn untold(&self) -> u64 {
+        self.unreachable.untold
     }
 
     /// A DTLS record, and whatever messages come out of it.

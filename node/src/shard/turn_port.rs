@@ -111,6 +111,7 @@ impl TurnSockets {
     ) -> io::Result<SocketAddr> {
         let address = self.addresses.of(family).ok_or(io::ErrorKind::AddrNotAvailable)?;
         let mut socket = Socket::bind(SocketAddr::new(address.bound, port), Fragmentation::Allowed)?;
+        socket.keep_errors()?;
         let slot = place(allocation, family);
         registry.register(&mut socket, Token(FIRST_RELAY + slot), Interest::READABLE)?;
         if self.relays.len() <= slot {
@@ -158,6 +159,12 @@ impl TurnSockets {
             Some(slot) => Some(&self.relays.get(slot)?.as_ref()?.socket),
             None => self.listeners.get(token.checked_sub(FIRST_LISTENER)?),
         }
+    }
+
+    /// The relayed port of this token.
+    pub(super) fn relay_mut(&mut self, Token(token): Token) -> Option<&mut Socket> {
+        let relay = self.relays.get_mut(token.checked_sub(FIRST_RELAY)?)?.as_mut()?;
+        Some(&mut relay.socket)
     }
 
     /// The allocation of the relayed port of this token; none if it is a listener's.

@@ -135,6 +135,7 @@ impl Worker {
             self.read_sockets(now);
             self.sfu.sfu.handle_timeout(now);
             let registry = self.mailbox.poll.registry();
+            self.turn.tell_unreachable(&mut self.gauges, now);
             self.turn.work(registry, &mut self.gauges, now);
             self.turn.handle_timeout(registry, &mut self.gauges, now);
             self.hairpin(now);
