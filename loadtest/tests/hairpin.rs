@@ -220,13 +220,23 @@ fn bills_are_exact(swarm: Swarm, base: &str) {
         let detour = client.detour().expect("everybody comes through TURN");
         assert_eq!(detour.refused_sends, 0);
         detour.end().expect("the end of an allocation");
-        let counted = (detour.bytes_to_peer.into(), detour.bytes_to_client.into());
+        let (to_peer, to_client) = (detour.bytes_to_peer.into(), detour.bytes_to_client.into());
         let bill = billed(|| detour.receipt().expect("an answer"), &turn);
-        assert_eq!(
-            bill,
-            counted,
-            "TURN's bill for {index}, to the peer and to the client; dropped:\n{}",
-            dropped(base)
+        assert_eq!(bill.1, to_client, "TURN's bill for {index}, to the client");
+        if bill.0 == to_peer {
+            continue;
+        }
+        // Who starts at the full rate may be ahead of its first lease for a moment; that is dropped, counted, not billed.
+        let dropped = dropped(base);
+        let unaffordable = metric(
+            base,
+            "milliway_discards_total",
+            r#"core="turn",reason="exhausted""#,
+        );
+        assert!(
+            bill.0 < to_peer && to_peer - bill.0 <= 1_300 * unaffordable as u128,
+            "TURN's bill for {index}, to the peer: {} of {to_peer}; dropped:\n{dropped}",
+            bill.0
         );
     }
 }

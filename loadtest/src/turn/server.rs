@@ -202,7 +202,13 @@ pub fn bought(base: &str, token: &str, transport: Transport) -> Result<Bought, E
     let authorization = format!("Bearer {token}");
     let headers = [("authorization", &authorization[..])];
     let answer = http::call(base, "POST", "/v1/turn/credentials", &headers, "")?;
-    listener(&answer.expect(200, "TURN credentials")?.json()?, transport)
+    let answer = answer.expect(200, "TURN credentials")?.json()?;
+    let (credentials, server) = listener(&answer, transport)?;
+    Ok(Bought {
+        credentials,
+        server,
+        session: answer["session"].as_str().unwrap_or_default().to_owned(),
+    })
 }
 
 /// The username in an answer with `iceServers`, and the listener for this transport.
@@ -230,11 +236,7 @@ pub fn listener(answer: &Value, transport: Transport) -> Result<(Credentials, So
                 .to_socket_addrs()?
                 .next()
                 .ok_or("the listener's name has no address")?;
-            return Ok(Bought {
-                credentials: Credentials { username, password },
-                server: address,
-                session: answer["session"].as_str().unwrap_or_default().to_owned(),
-            });
+            return Ok((Credentials { username, password }, address));
         }
     }
     Err(format!(
