@@ -1,8 +1,10 @@
 //! TURN on one shard: the core and everything that carries it, from UDP datagrams, streams and DTLS records to the core
 //! and back, and what the core asks for in between.
 
+mod beside;
+
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use datagram::{Ecn, Inbox};
@@ -10,15 +12,15 @@ use metering::{AccountId, Allowance};
 use mio::event::Event as Readiness;
 use mio::{Registry, Token};
 use turn_server::{
-    AllocationKey, Charged, Client, ConnectionId, DataConnection, Event, HEADROOM, PeerKind, Protocol,
-    Refusal, Transmit, TurnServer, Via,
+    AllocationKey, Client, ConnectionId, DataConnection, Event, HEADROOM, PeerKind, Protocol, Refusal,
+    Transmit, TurnServer, Via,
 };
 
 use super::batch::{Batch, Unsent};
 use super::command::Command;
 use super::gauges::Gauges;
-use super::hairpin::{Hairpin, Way};
-use super::icmp::{Unreachable, icmp_of};
+use super::hairpin::Hairpin;
+use super::icmp::Unreachable;
 use super::mailbox::ShardHandle;
 use super::turn_data::{DataSockets, Happened};
 use super::turn_dtls::{Associations, Out, is_dtls, refusal};
@@ -271,95 +273,6 @@ impl TurnPort {
             let Outlets { batch, sockets, .. } = outlets;
             batch.finish(sockets, gauges).give_back(core);
         }
-    }
-
-    /// The next datagram for our own SFU: from which relayed address, to which address of the SFU, what was paid for it,
-    /// and what it says.
-    pub(super) fn next_for_sfu(&mut self) -> Option<(SocketAddr, SocketAddr, Option<Charged>, &mut [u8])> {
-        let (waiting, bytes) = self.outlets.hairpin.next()?;
-        Some((waiting.relayed, waiting.sfu, waiting.charged, bytes))
-    }
-
-    /// Where a send of our own SFU goes.
-    pub(super) fn way_from_sfu(&self, destination: SocketAddr, source: Option<IpAddr>) -> Way {
-        self.outlets.hairpin.way(destination, source)
-    }
-
-    /// Takes one datagram that our own SFU, at the address `sfu`, sent to a relayed port of this shard. Several in a row
-    /// end with [`TurnPort::finish_batch`].
-    pub(super) fn take_from_sfu(
-        &mut self,
-        port: u16,
-        sfu: SocketAddr,
-        datagram: &[u8],
-        alone: bool,
-        gauges: &mut Gauges,
-        now: Instant,
-    ) {
-        let Self {
-            core,
-            outlets,
-            from_sfu,
-            ..
-        } = self;
-        let Some(allocation) = outlets.hairpin.allocation(port) else {
-            return;
-        };
-        let Some(packet) = from_sfu.get_mut(..HEADROOM + datagram.len()) else {
-            return;
-        };
-        packet[HEADROOM..].copy_from_slice(datagram);
-        outlets.hairpin.counts.to_clients += 1;
-        if let Some(transmit) = core.handle_peer(now, allocation, sfu, packet) {
-            let unsent = outlets.forward(&transmit, None, alone, gauges);
-            unsent.give_back(core);
-        }
-    }
-
-    /// Sends what is laid out.
-    pub(super) fn finish_batch(&mut self, gauges: &mut Gauges) {
-        let Self { core, outlets, .. } = self;
-        let Outlets { batch, sockets, .. } = outlets;
-        batch.finish(sockets, gauges).give_back(core);
-    }
-
-    /// What went between TURN and our own SFU.
-    pub(super) fn hairpin_figures(&self) -> &super::hairpin::Counts {
-        &self.outlets.hairpin.counts
-    }
-
-    /// The same, to be added to.
-    pub(super) fn hairpin_counts(&mut self) -> &mut super::hairpin::Counts {
-        &mut self.outlets.hairpin.counts
-    }
-
-    /// Tells clients what the network answered to datagrams for their peers, a part of it.
-    pub(super) fn tell_unreachable(&mut self, gauges: &mut Gauges, now: Instant) {
-        let Self {
-            core,
-            outlets,
-            unreachable,
-            ..
-        } = self;
-        for _ in 0..unreachable.waiting() {
-            let Some(token) = unreachable.next() else {
-                break;
-            };
-            let Some(allocation) = outlets.sockets.allocation(token) else {
-                continue;
-            };
-            let socket = outlets.sockets.relay_mut(token);
-            let errors = unreachable.read(token, allocation, socket, now);
-            for error in errors {
-                let told = core.peer_unreachable(now, allocation, error.destination, icmp_of(error));
-                Self::answer(outlets, told, gauges);
-            }
-        }
-    }
-
-    /// What was not told.
-    pub(super) fn untold(&self) -> u64 {
-        self.unreachable.untold
     }
 
     /// A DTLS record, and whatever messages come out of it.
