@@ -10,12 +10,14 @@
 
 mod group;
 mod inbox;
+mod network_error;
 mod outbox;
 mod segmentation;
 mod socket;
 
 pub use group::{Group, bind_group};
 pub use inbox::{BUFFERS, Datagrams, HEADROOM, Inbox, Meta};
+pub use network_error::NetworkError;
 pub use outbox::Outbox;
 pub use quinn_udp::EcnCodepoint as Ecn;
 pub use socket::{Fragmentation, Refused, Socket, Transmit};

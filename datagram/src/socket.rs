@@ -1,18 +1,21 @@
 //! One UDP socket: batches in, batches out, the address that was hit, congestion marks, fragmentation.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsRawFd;
 
 use mio::event::Source;
 use mio::{Interest, Registry, Token};
 use nix::sys::socket::setsockopt;
-use nix::sys::socket::sockopt::{Ipv6DontFrag, ReceiveTimestampns};
+use nix::sys::socket::sockopt::{Ipv4RecvErr, Ipv6DontFrag, Ipv6RecvErr, ReceiveTimestampns};
 use quinn_udp::{UdpSockRef, UdpSocketState};
 use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
 use socket2::{Domain, Protocol, Type};
 
 use crate::Ecn;
 use crate::inbox::Inbox;
+use crate::network_error::{self, NetworkError};
 use crate::segmentation::Segmentation;
 
 /// The kernel's buffers, as far as it grants them: 4 MiB hold 30 ms of 1 Gbit/s.
@@ -20,6 +23,9 @@ const KERNEL_BUFFER: usize = 4 << 20;
 
 /// The most that one send can carry: what fits in an IPv4 packet's 16-bit length after its headers.
 const BATCH_BYTES_MAX: usize = 65_507;
+
+/// Datagrams that were too large whose destination is remembered until the error is read, which is soon.
+const TOO_LARGE_MAX: usize = 64;
 
 /// EINVAL and EIO, the two errors by which offload is refused.
 const EINVAL: i32 = 22;
@@ -66,6 +72,12 @@ pub struct Socket {
     state: UdpSocketState,
     address: SocketAddr,
     fragmentation: Fragmentation,
+    /// Don't Fragment is set at present although fragmentation is allowed, and whether it ever was.
+    whole: bool,
+    probed: bool,
+    keeps_errors: bool,
+    /// Where datagrams that were too large were to go: the kernel's own word on IPv4 names no port.
+    too_large: VecDeque<SocketAddr>,
     segmentation: Segmentation,
 }
 
@@ -100,6 +112,10 @@ impl Socket {
             state,
             address,
             fragmentation,
+            whole: false,
+            probed: false,
+            keeps_errors: false,
+            too_large: VecDeque::new(),
             segmentation: Segmentation::default(),
         };
         socket.set_options()?;
@@ -127,8 +143,70 @@ impl Socket {
         }
     }
 
+    /// From now on what the network answers to this socket's datagrams is kept for [`Socket::next_error`].
+    pub fn keep_errors(&mut self) -> io::Result<()> {
+        if self.address.is_ipv6() {
+            setsockopt(&self.io, Ipv6RecvErr, &true)?;
+        }
+        // The wildcard of IPv6 sends IPv4 too.
+        if self.address.is_ipv4() || self.is_wildcard() {
+            setsockopt(&self.io, Ipv4RecvErr, &true)?;
+        }
+        self.keeps_errors = true;
+        Ok(())
+    }
+
+    /// The oldest of them, if there is one. The poll says when there may be (`is_error`), and once.
+    pub fn next_error(&mut self) -> io::Result<Option<NetworkError>> {
+        while let Some(error) = network_error::next(self.io.as_raw_fd())? {
+            if error.destination.port() != 0 {
+                return Ok(Some(error));
+            }
+            if let Some(destination) = self.too_large.pop_front()
+                && destination.ip() == error.destination.ip()
+            {
+                return Ok(Some(NetworkError { destination, ..error }));
+            }
+        }
+        self.too_large.clear();
+        Ok(None)
+    }
+
+    /// Sends one datagram with Don't Fragment set, on a socket that allows fragmentation otherwise. One that is larger
+    /// than the path takes is refused, and kept as an error if errors are.
+    pub fn send_whole(&mut self, transmit: &Transmit<'_>) -> Result<(), Refused> {
+        let len = transmit.contents.len();
+        let sent = self
+            .forbid_fragments(true)
+            .and_then(|()| self.send_datagram(transmit));
+        sent.map_err(|error| {
+            let destination = transmit.destination;
+            if network_error::is_too_large(&error)
+                && destination.is_ipv4()
+                && self.too_large.len() < TOO_LARGE_MAX
+            {
+                self.too_large.push_back(destination);
+            }
+            refused(len, len, &error)
+        })
+    }
+
+    /// Two system calls for who alternates, and none for who does not.
+    fn forbid_fragments(&mut self, whole: bool) -> io::Result<()> {
+        if self.whole == whole || self.fragmentation == Fragmentation::Forbidden {
+            return Ok(());
+        }
+        self.whole = whole;
+        self.probed |= whole;
+        self.set_fragmentation()
+    }
+
     /// Sends, several datagrams in one go where that is possible. What the kernel refuses is gone.
     pub fn send(&mut self, transmit: &Transmit<'_>) -> Result<(), Refused> {
+        if self.whole {
+            // Sent all the same where it fails: that was possible a moment ago.
+            let _ = self.forbid_fragments(false);
+        }
         let len = transmit.contents.len();
         let size = transmit.segment_size.unwrap_or(len).max(1);
         if len <= size {
@@ -158,7 +236,10 @@ impl Socket {
         let several = batch.contents.len() > size;
         if several && self.segmentation.allowed(destination) {
             let offload_before = self.state.max_gso_segments();
-            let result = self.try_send(batch, Some(size));
+            let mut result = self.try_send(batch, Some(size));
+            if self.failed_for_another(&result) {
+                result = self.try_send(batch, Some(size));
+            }
             let tripped = self.state.max_gso_segments() < offload_before;
             match result {
                 Ok(()) if !tripped => {
@@ -197,11 +278,23 @@ impl Socket {
     }
 
     fn send_datagram(&mut self, datagram: &Transmit<'_>) -> io::Result<()> {
-        let result = self.try_send(datagram, None);
+        let mut result = self.try_send(datagram, None);
+        if self.failed_for_another(&result) {
+            result = self.try_send(datagram, None);
+        }
         if result.as_ref().is_err_and(offload_refused) {
             self.rebuild();
         }
         result
+    }
+
+    /// An error of an earlier datagram is told once, by whichever send comes next.
+    fn failed_for_another(&self, result: &io::Result<()>) -> bool {
+        let may_be = |error: &io::Error| {
+            // One that must leave whole is too large itself, more likely than not.
+            network_error::is_of_an_earlier_send(error) && !(self.whole && network_error::is_too_large(error))
+        };
+        self.keeps_errors && result.as_ref().is_err_and(may_be)
     }
 
     fn try_send(&self, transmit: &Transmit<'_>, segment_size: Option<usize>) -> io::Result<()> {
@@ -241,10 +334,24 @@ impl Socket {
         if self.fragmentation == Fragmentation::Forbidden {
             return Ok(());
         }
-        sockopt::set_ip_mtu_discover(&self.io, Ipv4PathMtuDiscovery::DONT)?;
+        self.set_fragmentation()?;
         if self.address.is_ipv6() {
-            sockopt::set_ipv6_mtu_discover(&self.io, Ipv6PathMtuDiscovery::DONT)?;
             setsockopt(&self.io, Ipv6DontFrag, &false)?;
+        }
+        Ok(())
+    }
+
+    fn set_fragmentation(&self) -> io::Result<()> {
+        let (v4, v6) = match (self.whole, self.probed) {
+            (true, _) => (Ipv4PathMtuDiscovery::DO, Ipv6PathMtuDiscovery::DO),
+            // Without DF too, but where DONT is set a router's "fragmentation needed" to what was sent with it is not
+            // told any more.
+            (false, true) => (Ipv4PathMtuDiscovery::OMIT, Ipv6PathMtuDiscovery::DONT),
+            (false, false) => (Ipv4PathMtuDiscovery::DONT, Ipv6PathMtuDiscovery::DONT),
+        };
+        sockopt::set_ip_mtu_discover(&self.io, v4)?;
+        if self.address.is_ipv6() {
+            sockopt::set_ipv6_mtu_discover(&self.io, v6)?;
         }
         Ok(())
     }

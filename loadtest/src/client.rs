@@ -1,16 +1,22 @@
-//! One WebRTC client: a str0m session in RTP mode on a socket of its own, joined through WHIP or WHEP.
+//! One WebRTC client: a str0m session in RTP mode on a socket of its own, joined through WHIP or WHEP, and where it is
+//! to be so, behind a TURN server.
+
+mod detour;
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket as StdUdpSocket};
 use std::time::{Duration, Instant};
 
 use mio::net::UdpSocket;
+use mio::{Interest, Registry, Token};
 use str0m::change::SdpAnswer;
 use str0m::media::{Direction, MediaKind, Mid};
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::RtpWrite;
 use str0m::{Candidate, Event, Input, Output, Rtc};
 use wire::demux::{Kind, classify};
+
+pub use detour::Detour;
 
 use crate::Error;
 use crate::http::{self, Answer};
@@ -53,6 +59,18 @@ pub struct Publisher {
     next_audio: Option<Instant>,
 }
 
+impl Publisher {
+    fn new(epoch: Instant) -> Publisher {
+        Publisher {
+            video: Video::new(epoch),
+            audio: Audio::new(epoch),
+            keyframe_requests: 0,
+            next_frame: None,
+            next_audio: None,
+        }
+    }
+}
+
 /// What a subscriber received.
 #[derive(Default)]
 pub struct Subscriber {
@@ -69,6 +87,7 @@ pub struct Subscriber {
 pub struct Client {
     rtc: Rtc,
     socket: UdpSocket,
+    detour: Option<Box<Detour>>,
     local: SocketAddr,
     epoch: Instant,
     video: Mid,
@@ -88,14 +107,14 @@ pub struct Client {
 impl Client {
     /// Joins as a publisher through WHIP. Stamps count from `epoch`.
     pub fn publish(place: Place<'_>, epoch: Instant) -> Result<Client, Error> {
-        let role = Role::Publisher(Publisher {
-            video: Video::new(epoch),
-            audio: Audio::new(epoch),
-            keyframe_requests: 0,
-            next_frame: None,
-            next_audio: None,
-        });
-        Client::join(place, epoch, "whip", Direction::SendOnly, role)
+        let role = Role::Publisher(Publisher::new(epoch));
+        Client::join(place, epoch, "whip", Direction::SendOnly, role, None)
+    }
+
+    /// The same, and all that it sends and receives takes this way.
+    pub fn publish_through(place: Place<'_>, epoch: Instant, detour: Detour) -> Result<Client, Error> {
+        let role = Role::Publisher(Publisher::new(epoch));
+        Client::join(place, epoch, "whip", Direction::SendOnly, role, Some(detour))
     }
 
     /// Joins as a subscriber through WHEP. Latencies count from `epoch`.
@@ -106,7 +125,41 @@ impl Client {
             "whep",
             Direction::RecvOnly,
             Role::Subscriber(Subscriber::default()),
+            None,
         )
+    }
+
+    /// The same, and all that it sends and receives takes this way.
+    pub fn subscribe_through(place: Place<'_>, epoch: Instant, detour: Detour) -> Result<Client, Error> {
+        let role = Role::Subscriber(Subscriber::default());
+        Client::join(place, epoch, "whep", Direction::RecvOnly, role, Some(detour))
+    }
+
+    /// From now on there is this way too, and it is the better one.
+    pub fn move_to(&mut self, detour: Detour) -> Result<(), Error> {
+        // What decides among candidates is their kind's priority, not what they are.
+        self.rtc
+            .add_local_candidate(Candidate::host(detour.relayed(), "udp")?);
+        self.detour = Some(Box::new(detour));
+        self.advance(Instant::now());
+        Ok(())
+    }
+
+    /// Its way through TURN, where it has one.
+    pub fn detour(&mut self) -> Option<&mut Detour> {
+        self.detour.as_deref_mut()
+    }
+
+    pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> Result<(), Error> {
+        registry.register(&mut self.socket, token, Interest::READABLE)?;
+        self.register_detour(registry, token)
+    }
+
+    pub(crate) fn register_detour(&mut self, registry: &Registry, token: Token) -> Result<(), Error> {
+        match &mut self.detour {
+            Some(detour) => detour.register(registry, token),
+            None => Ok(()),
+        }
     }
 
     fn join(
@@ -115,6 +168,7 @@ impl Client {
         door: &str,
         direction: Direction,
         role: Role,
+        detour: Option<Detour>,
     ) -> Result<Client, Error> {
         let socket = StdUdpSocket::bind((local_ip(place.base)?, 0))?;
         socket.set_nonblocking(true)?;
@@ -125,7 +179,9 @@ impl Client {
             .enable_opus(true, false)
             .enable_vp8(true);
         let mut rtc = builder.set_rtp_mode(true).build(now);
-        rtc.add_local_candidate(Candidate::host(local, "udp")?);
+        // Of the lowest priority, so that a better way can follow.
+        let only = detour.as_ref().map_or(local, Detour::relayed);
+        rtc.add_local_candidate(Candidate::relayed(only, only, "udp")?);
         let mut offer = rtc.sdp_api();
         let audio = offer.add_media(MediaKind::Audio, direction, None, None, None);
         let video = offer.add_media(MediaKind::Video, direction, None, None, None);
@@ -149,6 +205,7 @@ impl Client {
         let mut client = Client {
             rtc,
             socket: UdpSocket::from_std(socket),
+            detour: detour.map(Box::new),
             local,
             epoch,
             video,
@@ -236,10 +293,6 @@ impl Client {
         }
     }
 
-    pub(crate) fn socket(&mut self) -> &mut UdpSocket {
-        &mut self.socket
-    }
-
     /// When [`Client::handle_timeout`] is due: str0m's timers and the next media.
     pub(crate) fn deadline(&self) -> Instant {
         let media = match &self.role {
@@ -254,31 +307,41 @@ impl Client {
         self.advance(now);
     }
 
-    /// Reads the socket until it is empty.
+    /// Reads the socket, and what came through TURN, until there is no more.
     pub fn handle_readable(&mut self) {
         let mut buffer = [0; DATAGRAM_MAX];
         loop {
             let (len, source) = match self.socket.recv_from(&mut buffer) {
                 Ok(received) => received,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(_) => continue,
             };
-            let datagram = &buffer[..len];
-            let now = Instant::now();
-            if let Role::Subscriber(subscriber) = &mut self.role
-                && is_billable(datagram)
-            {
-                subscriber.billable_bytes += len as u64;
-            }
-            if self.loss.as_mut().is_some_and(|loss| loss.takes(datagram)) {
-                continue;
-            }
-            let Ok(receive) = Receive::new(Protocol::Udp, source, self.local, datagram) else {
-                continue;
-            };
-            self.handle_input(Input::Receive(now, receive));
-            self.drain(now);
+            self.take(source, self.local, &buffer[..len]);
         }
+        let Some(detour) = &mut self.detour else {
+            return;
+        };
+        let (peer, relayed) = (detour.peer(), detour.relayed());
+        for datagram in detour.receive() {
+            self.take(peer, relayed, &datagram);
+        }
+    }
+
+    fn take(&mut self, source: SocketAddr, at: SocketAddr, datagram: &[u8]) {
+        let now = Instant::now();
+        if let Role::Subscriber(subscriber) = &mut self.role
+            && is_billable(datagram)
+        {
+            subscriber.billable_bytes += datagram.len() as u64;
+        }
+        if self.loss.as_mut().is_some_and(|loss| loss.takes(datagram)) {
+            return;
+        }
+        let Ok(receive) = Receive::new(Protocol::Udp, source, at, datagram) else {
+            return;
+        };
+        self.handle_input(Input::Receive(now, receive));
+        self.drain(now);
     }
 
     /// Starts sending media. The clock of both streams starts now.
@@ -371,6 +434,12 @@ impl Client {
                         .as_mut()
                         .is_some_and(|loss| loss.takes(&transmit.contents))
                     {
+                        continue;
+                    }
+                    if let Some(detour) = &mut self.detour
+                        && transmit.source == detour.relayed()
+                    {
+                        detour.send(&transmit.contents);
                         continue;
                     }
                     let sent = self.socket.send_to(&transmit.contents, transmit.destination);

@@ -4,10 +4,10 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Instant;
 
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Poll, Token};
 
 use crate::Error;
-use crate::client::Client;
+use crate::client::{Client, Detour};
 
 /// Readiness events taken at once.
 const EVENTS_MAX: usize = 256;
@@ -37,13 +37,20 @@ impl Swarm {
     /// Takes a client in; its index among [`Swarm::clients`].
     pub fn add(&mut self, mut client: Client) -> Result<usize, Error> {
         let index = self.clients.len();
-        self.poll
-            .registry()
-            .register(client.socket(), Token(index), Interest::READABLE)?;
+        client.register(self.poll.registry(), Token(index))?;
         self.clients.push(client);
         self.scheduled.push(None);
         self.schedule(index);
         Ok(index)
+    }
+
+    /// Gives a client a better way, which it moves to.
+    pub fn move_to(&mut self, index: usize, detour: Detour) -> Result<(), Error> {
+        let client = &mut self.clients[index];
+        client.move_to(detour)?;
+        client.register_detour(self.poll.registry(), Token(index))?;
+        self.schedule(index);
+        Ok(())
     }
 
     /// Takes every client out, to let them leave one by one.

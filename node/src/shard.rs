@@ -10,7 +10,9 @@
 mod batch;
 mod command;
 mod gauges;
+mod hairpin;
 mod handover;
+mod icmp;
 mod lobby;
 mod mailbox;
 mod sfu_port;
@@ -43,6 +45,7 @@ use crate::addresses::{advertised, of_this_machine};
 use crate::cashier::CashierHandle;
 use crate::config::Config;
 use crate::turn_keys::TurnKeys;
+use hairpin::{Directory, Hairpin};
 use handover::Peers;
 use turn::TurnPort;
 use turn_dtls::Associations;
@@ -196,6 +199,7 @@ impl ShardConfig {
             redirect_above: self.turn_redirect_above,
             held_max: self.turn_held_max,
             discovery: listeners.discovery.clone(),
+            dont_fragment: true,
             reduced_bits_per_second: self.reduced_bits_per_second,
             audio_only_bits_per_second: self.audio_only_bits_per_second,
             burst_bytes: self.burst_bytes,
@@ -306,6 +310,11 @@ pub(crate) fn spawn(
     let turn_config = config.turn(sfu, &turn_listeners, &relays);
     let turn_secret: [u8; 32] = rand::rng().random();
     let census = Arc::new(Census::new());
+    let directory = Arc::new(Directory::new(
+        &relays,
+        &[&config.sfu_advertise[..], &config.turn_advertise].concat(),
+        &of_this_machine(),
+    ));
     let mut mailboxes = Vec::with_capacity(size);
     for _ in 0..size {
         mailboxes.push(mailbox::new()?);
@@ -346,6 +355,7 @@ pub(crate) fn spawn(
                 config.turn_streams.clone(),
             ),
             Associations::new(keys(), config.turn_streams.per_source_max),
+            Hairpin::new(index, directory.clone()),
             handles.clone(),
             cashier.clone(),
         );

@@ -248,3 +248,71 @@ fn a_group_spreads_clients_and_each_stays_where_it_is() {
         assert!(counts.contains(&3) && counts.contains(&0), "{counts:?}");
     }
 }
+
+/// The errors that a socket keeps, once there are so many or none come any more.
+fn errors(socket: &mut Socket, wanted: usize) -> Vec<NetworkError> {
+    let (mut found, patience) = (Vec::new(), Instant::now() + Duration::from_secs(5));
+    while found.len() < wanted && Instant::now() < patience {
+        match socket.next_error().unwrap() {
+            Some(error) => found.push(error),
+            None => std::thread::sleep(Duration::from_millis(1)),
+        }
+    }
+    found
+}
+
+/// An address that nobody listens on.
+fn closed(ip: &str) -> SocketAddr {
+    Socket::probe(ip.parse().unwrap()).unwrap()
+}
+
+#[test]
+fn a_port_that_is_closed_is_told_and_costs_no_other_datagram() {
+    for (ip, kind, code) in [("127.0.0.1:0", 3, 3), ("[::1]:0", 1, 4)] {
+        let (nobody, somebody) = (closed(ip), socket(ip));
+        let mut relay = Socket::bind(ip.parse().unwrap(), Fragmentation::Allowed).unwrap();
+        relay.keep_errors().unwrap();
+        for _ in 0..3 {
+            assert_eq!(relay.send(&transmit(nobody, b"knock", None)), Ok(()));
+            assert_eq!(
+                relay.send(&transmit(somebody.local_addr(), b"hello", None)),
+                Ok(()),
+                "the error is not this one's"
+            );
+        }
+        let error = NetworkError {
+            destination: nobody,
+            kind,
+            code,
+            mtu: 0,
+        };
+        assert_eq!(errors(&mut relay, 3), [error; 3]);
+        assert_eq!(relay.next_error().unwrap(), None);
+        let mut inbox = Inbox::new();
+        let mut arrived = 0;
+        while arrived < 3 {
+            let filled = somebody.receive(&mut inbox).unwrap();
+            arrived += (0..filled)
+                .map(|index| inbox.datagrams(index).unwrap().1.remaining())
+                .sum::<usize>();
+        }
+    }
+}
+
+#[test]
+fn a_datagram_is_sent_whole_or_not_at_all_and_the_next_one_as_ever() {
+    let receiver = socket("127.0.0.1:0");
+    let mut relay = Socket::bind("127.0.0.1:0".parse().unwrap(), Fragmentation::Allowed).unwrap();
+    let small = transmit(receiver.local_addr(), &[0; 100], None);
+    let mode = |relay: &Socket| sockopt::ip_mtu_discover(&relay.io).unwrap();
+    assert_eq!(relay.send_whole(&small), Ok(()));
+    assert_eq!(mode(&relay), Ipv4PathMtuDiscovery::DO);
+    relay.rebuild();
+    assert_eq!(
+        mode(&relay),
+        Ipv4PathMtuDiscovery::DO,
+        "a fresh state changes nothing"
+    );
+    assert_eq!(relay.send(&small), Ok(()));
+    assert_eq!(mode(&relay), Ipv4PathMtuDiscovery::OMIT);
+}

@@ -183,10 +183,32 @@ impl Server {
 
 /// A username of Milliway's, and its listener for this transport.
 fn sold(base: &str, transport: Transport) -> Result<(Credentials, SocketAddr), Error> {
-    let authorization = format!("Bearer {}", faucet(base, BALANCE_MSAT)?);
+    let bought = bought(base, &faucet(base, BALANCE_MSAT)?, transport)?;
+    Ok((bought.credentials, bought.server))
+}
+
+/// A username, where it is good, and what the bill will be under.
+pub struct Bought {
+    /// The username.
+    pub credentials: Credentials,
+    /// The listener.
+    pub server: SocketAddr,
+    /// The session, which a receipt is issued for.
+    pub session: String,
+}
+
+/// A username of Milliway's for who holds this bearer token.
+pub fn bought(base: &str, token: &str, transport: Transport) -> Result<Bought, Error> {
+    let authorization = format!("Bearer {token}");
     let headers = [("authorization", &authorization[..])];
     let answer = http::call(base, "POST", "/v1/turn/credentials", &headers, "")?;
-    listener(&answer.expect(200, "TURN credentials")?.json()?, transport)
+    let answer = answer.expect(200, "TURN credentials")?.json()?;
+    let (credentials, server) = listener(&answer, transport)?;
+    Ok(Bought {
+        credentials,
+        server,
+        session: answer["session"].as_str().unwrap_or_default().to_owned(),
+    })
 }
 
 /// The username in an answer with `iceServers`, and the listener for this transport.

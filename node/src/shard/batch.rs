@@ -59,6 +59,8 @@ impl Batch {
         sockets: &mut TurnSockets,
         gauges: &mut Gauges,
     ) -> Unsent {
+        // Each with the DF bit for itself: who is told that one is too large sends smaller ones.
+        let alone = alone || transmit.dont_fragment;
         if !alone && self.push(transmit, ecn) {
             return Unsent([None, None]);
         }
@@ -134,7 +136,12 @@ fn send_one(
         return transmit.charged;
     };
     gauges.batch(1);
-    let refused = socket.send(&datagram_of(transmit, ecn)).err()?;
+    let datagram = datagram_of(transmit, ecn);
+    let sent = match transmit.dont_fragment {
+        true => socket.send_whole(&datagram),
+        false => socket.send(&datagram),
+    };
+    let refused = sent.err()?;
     gauges.refused(refused.datagrams, refused.kind);
     transmit.charged
 }

@@ -43,6 +43,10 @@ pub(super) struct Gauges {
     turn_discards: Vec<Published>,
     stream_discards: Vec<Published>,
     auth_failures: Vec<Published>,
+    /// Between TURN and our own SFU: datagrams to the SFU and to clients, those that crossed
+    /// to another shard, and what was lost.
+    hairpin: [Published; 5],
+    untold: Published,
     refused: [Published; 3],
     refused_counts: [u64; 3],
     /// What this shard does of it all: packets in and out, crossings in and out.
@@ -96,6 +100,14 @@ impl Gauges {
                 .map(|reason| discard("turn", reason.as_str()))
                 .collect(),
             auth_failures: turn_server::AuthFailure::ALL.iter().map(auth).collect(),
+            hairpin: [
+                of("milliway_hairpin_packets_total", "to-sfu"),
+                of("milliway_hairpin_packets_total", "to-client"),
+                of("milliway_hairpin_packets_total", "to-another-shard"),
+                discard("turn", "hairpin-full"),
+                discard("turn", "hairpin-gone"),
+            ],
+            untold: discard("turn", "icmp-limit"),
             refused: ["kernel-buffer-full", "message-too-long", "kernel-refused"]
                 .map(|reason| discard("socket", reason)),
             refused_counts: [0; 3],
@@ -125,7 +137,10 @@ impl Gauges {
         let which = match kind {
             ErrorKind::WouldBlock => 0,
             // EMSGSIZE has no kind of its own that is stable; it is what is left without one.
-            ErrorKind::InvalidInput | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => 2,
+            ErrorKind::InvalidInput
+            | ErrorKind::ConnectionRefused
+            | ErrorKind::HostUnreachable
+            | ErrorKind::NetworkUnreachable => 2,
             _ => 1,
         };
         self.refused_counts[which] += datagrams;
@@ -181,6 +196,19 @@ impl Gauges {
             .iter_mut()
             .zip(port.stream_discards())
             .for_each(|(published, value)| published.set(*value));
+        let hairpin = port.hairpin_figures();
+        let hairpin = [
+            hairpin.to_sfu,
+            hairpin.to_clients,
+            hairpin.crossed,
+            hairpin.full,
+            hairpin.gone,
+        ];
+        self.hairpin
+            .iter_mut()
+            .zip(hairpin)
+            .for_each(|(published, value)| published.set(value));
+        self.untold.set(port.untold());
         self.refused
             .iter_mut()
             .zip(self.refused_counts)

@@ -52,6 +52,13 @@ const _: () = assert!(
 pub(super) enum Parcel {
     /// A datagram of one of your sessions.
     Datagram(Datagram),
+    /// A datagram that the SFU, here as its source, sent to this relayed port of yours.
+    Relayed {
+        /// The relayed port.
+        port: u16,
+        /// What it sent.
+        datagram: Datagram,
+    },
     /// Datagrams from this address are mine.
     Owner {
         /// The client's address.
@@ -111,6 +118,8 @@ pub(super) enum Sorted {
     Here,
     /// It is taken care of.
     Done,
+    /// It is another shard's, whose queue has no room for it.
+    Lost,
     /// An answer of this length is to be sent back.
     Answer(usize),
     /// First the session is to be opened here, then the datagram is its.
@@ -215,8 +224,7 @@ impl Peers {
                 shard
             }
         };
-        self.hand_over(shard, source, local_ip, datagram);
-        Sorted::Done
+        self.hand_over(shard, source, local_ip, datagram)
     }
 
     /// A connectivity check names its session.
@@ -254,10 +262,7 @@ impl Peers {
                 Sorted::Answer(length)
             }
             Knock::Claimed(waiting) => Sorted::Adopt(waiting),
-            Knock::With(shard) if shard != self.own => {
-                self.hand_over(shard, source, local_ip, datagram);
-                Sorted::Done
-            }
+            Knock::With(shard) if shard != self.own => self.hand_over(shard, source, local_ip, datagram),
             // The core counts what it does not know.
             Knock::With(_) | Knock::Gone => Sorted::Here,
             Knock::Refused(reason) => {
@@ -288,10 +293,39 @@ impl Peers {
         }
     }
 
-    fn hand_over(&mut self, shard: usize, source: SocketAddr, local_ip: Option<IpAddr>, datagram: &[u8]) {
-        match Datagram::new(source, local_ip, self.own, datagram) {
-            Some(parcel) => self.post(shard, Parcel::Datagram(parcel)),
-            None => self.lost += 1,
+    fn hand_over(
+        &mut self,
+        shard: usize,
+        source: SocketAddr,
+        local_ip: Option<IpAddr>,
+        datagram: &[u8],
+    ) -> Sorted {
+        let parcel = Datagram::new(source, local_ip, self.own, datagram).map(Parcel::Datagram);
+        match self.post_if_any(shard, parcel) {
+            true => Sorted::Done,
+            false => Sorted::Lost,
+        }
+    }
+
+    /// Hands what our SFU sent to a relayed port to the shard that holds the port. False if it is lost.
+    pub(super) fn hand_to_relay(
+        &mut self,
+        shard: usize,
+        port: u16,
+        sfu: SocketAddr,
+        datagram: &[u8],
+    ) -> bool {
+        let datagram = Datagram::new(sfu, None, self.own, datagram);
+        self.post_if_any(shard, datagram.map(|datagram| Parcel::Relayed { port, datagram }))
+    }
+
+    fn post_if_any(&mut self, shard: usize, parcel: Option<Parcel>) -> bool {
+        match parcel {
+            Some(parcel) => self.post(shard, parcel),
+            None => {
+                self.lost += 1;
+                false
+            }
         }
     }
 
@@ -383,12 +417,18 @@ impl Peers {
         self.posted[shard] = true;
     }
 
-    fn post(&mut self, shard: usize, parcel: Parcel) {
-        if self.handles[shard].post(parcel) {
-            self.posted[shard] = true;
-        } else {
-            self.lost += 1;
+    fn post(&mut self, shard: usize, parcel: Parcel) -> bool {
+        let posted = self.handles[shard].post(parcel);
+        match posted {
+            true => self.posted[shard] = true,
+            false => self.lost += 1,
         }
+        posted
+    }
+
+    /// This shard.
+    pub(super) fn own(&self) -> usize {
+        self.own
     }
 
     fn tidy(&mut self, now: Instant) {

@@ -1,6 +1,8 @@
 //! TURN on one shard: the core and everything that carries it, from UDP datagrams, streams and DTLS records to the core
 //! and back, and what the core asks for in between.
 
+mod beside;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -10,12 +12,15 @@ use metering::{AccountId, Allowance};
 use mio::event::Event as Readiness;
 use mio::{Registry, Token};
 use turn_server::{
-    AllocationKey, Client, ConnectionId, DataConnection, Event, Protocol, Refusal, Transmit, TurnServer, Via,
+    AllocationKey, Client, ConnectionId, DataConnection, Event, HEADROOM, PeerKind, Protocol, Refusal,
+    Transmit, TurnServer, Via,
 };
 
 use super::batch::{Batch, Unsent};
 use super::command::Command;
 use super::gauges::Gauges;
+use super::hairpin::Hairpin;
+use super::icmp::Unreachable;
 use super::mailbox::ShardHandle;
 use super::turn_data::{DataSockets, Happened};
 use super::turn_dtls::{Associations, Out, is_dtls, refusal};
@@ -32,6 +37,9 @@ const MOVED_MAX: usize = 65_536;
 
 /// A moved client that was not heard for so long is forgotten: longer than any allocation lives without a Refresh.
 const MOVED_FORGET: Duration = Duration::from_secs(3_700);
+
+/// The largest datagram of the SFU, and the room for a header before it.
+const FROM_SFU_MAX: usize = HEADROOM + (1 << 16);
 
 /// A connection on its way to another shard, with what was read of it and not dealt with.
 pub(crate) struct Moved {
@@ -52,6 +60,7 @@ struct Outlets {
     batch: Batch,
     streams: Streams,
     dtls: Associations,
+    hairpin: Hairpin,
 }
 
 impl Outlets {
@@ -63,6 +72,13 @@ impl Outlets {
         alone: bool,
         gauges: &mut Gauges,
     ) -> Unsent {
+        if transmit.peer == Some(PeerKind::OwnSfu)
+            && let Via::Relay { allocation, family } = transmit.via
+        {
+            let port = self.sockets.relayed_port(allocation, family);
+            let kept = port.is_some_and(|port| self.hairpin.push(port, transmit));
+            return Unsent::of(transmit.charged.filter(|_| !kept));
+        }
         let Via::Connection(id) = transmit.via else {
             return self
                 .batch
@@ -99,18 +115,23 @@ pub(super) struct TurnPort {
     outlets: Outlets,
     data: DataSockets,
     scratch: Scratch,
+    /// A datagram of the SFU on its way to a client, behind the room for a header.
+    from_sfu: Box<[u8]>,
+    unreachable: Unreachable,
     shards: Vec<ShardHandle>,
     moved: HashMap<(SocketAddr, SocketAddr), (usize, Instant)>,
     cashier: CashierHandle,
 }
 
 impl TurnPort {
+    #[allow(clippy::too_many_arguments)]
     pub(super) fn new(
         index: usize,
         core: TurnServer,
         sockets: TurnSockets,
         streams: Streams,
         dtls: Associations,
+        hairpin: Hairpin,
         shards: Vec<ShardHandle>,
         cashier: CashierHandle,
     ) -> Self {
@@ -122,9 +143,12 @@ impl TurnPort {
                 batch: Batch::new(),
                 streams,
                 dtls,
+                hairpin,
             },
             data: DataSockets::new(),
             scratch: Scratch::new(),
+            from_sfu: vec![0; FROM_SFU_MAX].into_boxed_slice(),
+            unreachable: Unreachable::new(),
             shards,
             moved: HashMap::new(),
             cashier,
@@ -140,6 +164,9 @@ impl TurnPort {
     /// Notes what the poll said of connections; false if the token is of a UDP socket.
     pub(super) fn note(&mut self, event: &Readiness) -> bool {
         let Self { outlets, data, .. } = self;
+        if event.is_error() && outlets.sockets.allocation(event.token()).is_some() {
+            self.unreachable.note(event.token());
+        }
         let noted = data.note(event) || outlets.streams.note(event);
         while let Some(id) = outlets.streams.next_writable() {
             data.client_writable(id);
@@ -149,7 +176,7 @@ impl TurnPort {
 
     /// True if there is something to do without another event.
     pub(super) fn has_work(&self) -> bool {
-        self.outlets.streams.has_work() || self.data.has_work()
+        self.outlets.streams.has_work() || self.data.has_work() || self.unreachable.has_work()
     }
 
     /// When [`TurnPort::handle_timeout`] is due.
@@ -327,6 +354,9 @@ impl TurnPort {
     pub(super) fn work(&mut self, registry: &Registry, gauges: &mut Gauges, now: Instant) {
         self.outlets.streams.accept(registry, now);
         for _ in 0..self.outlets.streams.readable() {
+            if self.outlets.hairpin.is_filling() {
+                break;
+            }
             let Some(id) = self.outlets.streams.next_readable() else {
                 break;
             };
@@ -645,7 +675,9 @@ impl TurnPort {
                 } = self;
                 let sockets = &mut outlets.sockets;
                 let opened = match protocol {
-                    Protocol::Udp => sockets.open(registry, allocation, family, port),
+                    Protocol::Udp => sockets
+                        .open(registry, allocation, family, port)
+                        .inspect(|_| outlets.hairpin.opened(port, allocation)),
                     Protocol::Tcp => sockets.addresses_of(family, port).and_then(|(bound, told)| {
                         data.listen(registry, allocation, family, bound)?;
                         Ok(told)
@@ -664,6 +696,9 @@ impl TurnPort {
                 Self::answer(outlets, answer, gauges);
             }
             Event::CloseRelay { allocation, family } => {
+                if let Some(port) = self.outlets.sockets.relayed_port(allocation, family) {
+                    self.outlets.hairpin.closed(port);
+                }
                 self.outlets.sockets.close(registry, allocation, family);
                 self.data.close_relay(allocation, family);
             }

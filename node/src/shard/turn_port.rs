@@ -65,6 +65,11 @@ impl RelayAddresses {
         relays.map(|relay| relay.bound).collect()
     }
 
+    /// The address of this family that clients are told.
+    pub(super) fn told(&self, family: Family) -> Option<IpAddr> {
+        self.of(family).map(|relay| relay.told)
+    }
+
     fn of(&self, family: Family) -> Option<RelayAddress> {
         match family {
             Family::V4 => self.v4,
@@ -106,6 +111,7 @@ impl TurnSockets {
     ) -> io::Result<SocketAddr> {
         let address = self.addresses.of(family).ok_or(io::ErrorKind::AddrNotAvailable)?;
         let mut socket = Socket::bind(SocketAddr::new(address.bound, port), Fragmentation::Allowed)?;
+        socket.keep_errors()?;
         let slot = place(allocation, family);
         registry.register(&mut socket, Token(FIRST_RELAY + slot), Interest::READABLE)?;
         if self.relays.len() <= slot {
@@ -124,6 +130,12 @@ impl TurnSockets {
             // Closing the descriptor takes it out of the poll anyway.
             let _ = registry.deregister(&mut relay.socket);
         }
+    }
+
+    /// The relayed port of this family, if it is open.
+    pub(super) fn relayed_port(&self, allocation: AllocationKey, family: Family) -> Option<u16> {
+        let relay = self.relays.get(place(allocation, family))?.as_ref()?;
+        (relay.allocation == allocation).then(|| relay.socket.local_addr().port())
     }
 
     /// Registers the listeners.
@@ -147,6 +159,12 @@ impl TurnSockets {
             Some(slot) => Some(&self.relays.get(slot)?.as_ref()?.socket),
             None => self.listeners.get(token.checked_sub(FIRST_LISTENER)?),
         }
+    }
+
+    /// The relayed port of this token.
+    pub(super) fn relay_mut(&mut self, Token(token): Token) -> Option<&mut Socket> {
+        let relay = self.relays.get_mut(token.checked_sub(FIRST_RELAY)?)?.as_mut()?;
+        Some(&mut relay.socket)
     }
 
     /// The allocation of the relayed port of this token; none if it is a listener's.

@@ -14,12 +14,13 @@ use tokio::sync::mpsc;
 use turn_server::{AllocationKey, Census};
 
 use super::ShardEvent;
+use super::batch::Unsent;
 use super::command::{Command, close_reason};
 use super::gauges::Gauges;
 use super::handover::{Parcel, Peers};
 use super::lobby::Lobby;
 use super::mailbox::{BELL, Mailbox};
-use super::sfu_port::{Adopted, SfuPort};
+use super::sfu_port::{Adopted, SfuPort, Taken};
 use super::turn::TurnPort;
 use crate::cashier::CashierHandle;
 use crate::clock;
@@ -134,8 +135,10 @@ impl Worker {
             self.read_sockets(now);
             self.sfu.sfu.handle_timeout(now);
             let registry = self.mailbox.poll.registry();
+            self.turn.tell_unreachable(&mut self.gauges, now);
             self.turn.work(registry, &mut self.gauges, now);
             self.turn.handle_timeout(registry, &mut self.gauges, now);
+            self.hairpin(now);
             self.flush(now);
             if self.lobby_due.is_some_and(|due| due <= now) {
                 self.lobby_due = Some(now + LOBBY_EVERY);
@@ -194,12 +197,17 @@ impl Worker {
                 SFU => {
                     self.sfu.receive(&mut self.inbox, &mut self.peers, now);
                     self.take_adopted(now);
-                    self.sfu.flush(&mut self.peers, &mut self.gauges, now);
+                    self.sfu
+                        .flush(&mut self.peers, &mut self.turn, &mut self.gauges, now);
                 }
                 token => {
                     let registry = self.mailbox.poll.registry();
                     self.turn
                         .take(token, &mut self.inbox, &mut self.gauges, registry, now);
+                    if self.hairpin(now) {
+                        self.sfu
+                            .flush(&mut self.peers, &mut self.turn, &mut self.gauges, now);
+                    }
                 }
             }
             self.gauges.forwarded(clock::now().saturating_duration_since(now));
@@ -207,6 +215,34 @@ impl Worker {
                 self.ready.push_back(token);
             }
         }
+    }
+
+    /// Hands what TURN clients sent to our own SFU to it. True if there was something.
+    fn hairpin(&mut self, now: Instant) -> bool {
+        let mut any = false;
+        while let Some((relayed, sfu, charged, datagram)) = self.turn.next_for_sfu() {
+            any = true;
+            match self
+                .sfu
+                .take_relayed(relayed, sfu.ip(), datagram, &mut self.peers, now)
+            {
+                Taken::Yes => {}
+                Taken::Lost => {
+                    self.turn.hairpin_counts().full += 1;
+                    Unsent::of(charged).give_back(&mut self.turn.core);
+                }
+                Taken::Answer(length) => {
+                    let answer = &self.peers.answer[..length];
+                    self.turn
+                        .take_from_sfu(relayed.port(), sfu, answer, true, &mut self.gauges, now);
+                }
+            }
+        }
+        if any {
+            self.peers.ring();
+            self.take_adopted(now);
+        }
+        any
     }
 
     /// Commands, parcels and what crosses. False once told to stop.
@@ -228,11 +264,18 @@ impl Worker {
                     self.peers.received(source, from, datagram.bytes(), now);
                     self.sfu.take(source, local_ip, datagram.bytes(), now);
                 }
+                Some(Parcel::Relayed { port, mut datagram }) => {
+                    let sfu = datagram.source;
+                    self.turn
+                        .take_from_sfu(port, sfu, datagram.bytes(), false, &mut self.gauges, now);
+                }
                 Some(Parcel::Owner { address, shard }) => self.peers.learn(address, shard, now),
                 None => break,
             }
             more |= left == 0;
         }
+        self.turn.finish_batch(&mut self.gauges);
+        self.hairpin(now);
         more |= self.sfu.sfu.handle_crossings(now);
         self.mail = more;
         true
@@ -339,7 +382,8 @@ impl Worker {
 
     /// Sends and tells whatever the cores have to send and to tell.
     fn flush(&mut self, now: Instant) {
-        self.sfu.flush(&mut self.peers, &mut self.gauges, now);
+        self.sfu
+            .flush(&mut self.peers, &mut self.turn, &mut self.gauges, now);
         self.sfu_events();
         self.turn
             .flush(self.mailbox.poll.registry(), &mut self.gauges, now);

@@ -85,6 +85,7 @@ impl Node {
             for shard in 0..self.mailboxes.len() {
                 while let Some(parcel) = self.mailboxes[shard].next_parcel() {
                     match parcel {
+                        Parcel::Relayed { .. } => unreachable!("nobody relays here"),
                         Parcel::Owner {
                             address,
                             shard: owner,
@@ -274,7 +275,7 @@ fn what_is_too_large_to_hand_over_is_counted() {
     node.peers[0].learn(client(), 1, node.now);
     assert!(matches!(
         node.lands(0, client(), &[0x80; PARCEL_MAX + 1]),
-        Sorted::Done
+        Sorted::Lost
     ));
     assert_eq!(node.peers[0].lost, 1);
 }
@@ -283,11 +284,17 @@ fn what_is_too_large_to_hand_over_is_counted() {
 fn a_full_mailbox_refuses_and_does_not_wait() {
     let mut node = Node::new(2);
     node.peers[0].learn(client(), 1, node.now);
+    let mut lost = 0;
     for _ in 0..5_000 {
-        assert!(matches!(node.lands(0, client(), &MEDIA), Sorted::Done));
+        match node.lands(0, client(), &MEDIA) {
+            Sorted::Lost => lost += 1,
+            Sorted::Done => {}
+            _ => panic!("it is another shard's"),
+        }
     }
     let delivered = std::iter::from_fn(|| node.mailboxes[1].next_parcel()).count() as u64;
     assert_eq!(delivered + node.peers[0].lost, 5_000);
+    assert_eq!(node.peers[0].lost, lost, "each that was lost is said to be");
     assert!(node.peers[0].lost > 0);
     let handle = node.mailboxes[0].handle();
     let accepted = (0..100_000)
@@ -295,4 +302,33 @@ fn a_full_mailbox_refuses_and_does_not_wait() {
         .count();
     assert!((1..100_000).contains(&accepted));
     assert!(node.mailboxes[0].next_command().is_some());
+}
+
+#[test]
+fn what_the_sfu_sends_to_a_relayed_port_of_another_shard_waits_in_a_bounded_queue() {
+    let mut node = Node::new(2);
+    let (sfu, bytes) = ("192.0.2.9:5004".parse().unwrap(), [0x80; 1_200]);
+    let posted = (0..5_000)
+        .filter(|_| node.peers[0].hand_to_relay(1, 50_000, sfu, &bytes))
+        .count();
+    assert!(posted > 0 && posted < 5_000);
+    assert_eq!(
+        node.peers[0].lost,
+        5_000 - posted as u64,
+        "each that was lost is said to be"
+    );
+    let mut delivered = 0;
+    while let Some(parcel) = node.mailboxes[1].next_parcel() {
+        let Parcel::Relayed { port, mut datagram } = parcel else {
+            panic!("something else was posted");
+        };
+        assert_eq!((port, datagram.source), (50_000, sfu));
+        assert_eq!(datagram.bytes(), &bytes);
+        delivered += 1;
+    }
+    assert_eq!(delivered, posted);
+    assert!(
+        !node.peers[0].hand_to_relay(1, 50_000, sfu, &[0x80; 2_001]),
+        "what fits no parcel is lost too"
+    );
 }
