@@ -52,17 +52,12 @@ fn a_fat_flow_comes_through_each_way() {
 }
 
 #[test]
-fn streams_come_through_coturn_in_the_clear_and_encrypted() {
-    for transport in ["tcp", "tls"] {
-        comes_through(&[
-            "tcp",
-            "--allocations",
-            "4",
-            "--target",
-            "coturn",
-            "--transport",
-            transport,
-        ]);
+fn streams_come_through_milliway_and_coturn_in_the_clear_and_encrypted() {
+    for target in ["milliway", "coturn"] {
+        for transport in ["tcp", "tls"] {
+            let streams = ["tcp", "--allocations", "4", "--transport", transport];
+            comes_through(&[&streams[..], &["--target", target]].concat());
+        }
     }
 }
 
@@ -79,4 +74,17 @@ fn allocations_are_made_and_weighed() {
             "{report}"
         );
     }
+}
+
+/// As many as a node has by default; with the generator's sockets that is what this machine's descriptors allow.
+#[test]
+fn ten_thousand_allocations_are_open_at_once_and_relay() {
+    const ALL: f64 = 10_000.0;
+    let report = report(&["allocations", "--allocations", "10000", "--target", "milliway"]);
+    assert_eq!(number(&report, "allocations"), ALL, "{report}");
+    // A sample of at most 64, evenly spread.
+    assert_eq!(number(&report, "relayed_both_ways"), 64.0, "{report}");
+    let seconds = number(&report, "seconds");
+    let each = number(&report["relay"], "resident_kib_per_allocation");
+    println!("opened in {seconds:.1} s; {each:.1} KiB resident each");
 }

@@ -78,7 +78,8 @@ pub struct Server {
 }
 
 enum Own {
-    Milliway(Box<Relay>),
+    /// With the folder that its certificate is in.
+    Milliway(Box<Relay>, TempDir),
     Coturn(Coturn),
     Nothing,
 }
@@ -120,7 +121,12 @@ impl Server {
         }
         let server = match wanted.kind {
             Kind::Milliway => {
+                let certificate = tempfile::tempdir()?;
+                let at = |name: &str| certificate.path().join(name).to_string_lossy().into_owned();
+                write_certificate(certificate.path())?;
                 let relay = Relay::start_with(&[
+                    ("MILLIWAY_TURN__TLS_CERTIFICATE", at("certificate.pem")),
+                    ("MILLIWAY_TURN__TLS_KEY", at("key.pem")),
                     ("MILLIWAY_RELAY__SHARDS", threads.to_string()),
                     ("MILLIWAY_HTTP__REQUESTS_PER_SECOND", "100000".to_owned()),
                     ("MILLIWAY_HTTP__REQUESTS_BURST", "100000".to_owned()),
@@ -130,7 +136,7 @@ impl Server {
                     base: Some(relay.ready.http.clone()),
                     address: Some(relay.ready.turn.parse()?),
                     pid: Some(relay.ready.pid),
-                    own: Own::Milliway(Box::new(relay)),
+                    own: Own::Milliway(Box::new(relay), certificate),
                     user,
                 }
             }
@@ -172,7 +178,7 @@ impl Server {
     #[must_use]
     pub fn log(&self) -> String {
         match &self.own {
-            Own::Milliway(relay) => relay.log(),
+            Own::Milliway(relay, _) => relay.log(),
             Own::Coturn(coturn) => {
                 fs::read_to_string(coturn.folder.path().join("coturn.log")).unwrap_or_default()
             }
