@@ -280,9 +280,8 @@ fn write_allocations(out: &mut String, rows: &[Row]) {
     );
     let rate = |row: &Row| row.number("allocations_per_cpu_second");
     for row in rows {
-        let is_rival = |other: &&Row| {
-            other.is_rival() && other.report["allocations"] == row.report["allocations"]
-        };
+        let is_rival =
+            |other: &&Row| other.is_rival() && other.report["allocations"] == row.report["allocations"];
         let rival = rows.iter().find(is_rival).and_then(rate);
         let _ = writeln!(
             out,

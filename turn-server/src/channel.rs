@@ -208,7 +208,10 @@ mod tests {
         }
         let found = |channels: &Channels, n, now| {
             let (number, peer) = pair(n);
-            (channels.peer(number, now) == Some(peer), channels.number(peer, now) == Some(number))
+            (
+                channels.peer(number, now) == Some(peer),
+                channels.number(peer, now) == Some(number),
+            )
         };
         assert!((0..64).all(|n| found(&channels, n, start) == (true, true)));
         // The first half expires and makes room.

@@ -78,8 +78,11 @@ pub struct Server {
 }
 
 enum Own {
-    /// With the folder that its certificate is in.
-    Milliway(Box<Relay>, TempDir),
+    Milliway {
+        relay: Box<Relay>,
+        /// The folder that its certificate is in.
+        _certificate: TempDir,
+    },
     Coturn(Coturn),
     Nothing,
 }
@@ -136,7 +139,10 @@ impl Server {
                     base: Some(relay.ready.http.clone()),
                     address: Some(relay.ready.turn.parse()?),
                     pid: Some(relay.ready.pid),
-                    own: Own::Milliway(Box::new(relay), certificate),
+                    own: Own::Milliway {
+                        relay: Box::new(relay),
+                        _certificate: certificate,
+                    },
                     user,
                 }
             }
@@ -178,7 +184,7 @@ impl Server {
     #[must_use]
     pub fn log(&self) -> String {
         match &self.own {
-            Own::Milliway(relay, _) => relay.log(),
+            Own::Milliway { relay, .. } => relay.log(),
             Own::Coturn(coturn) => {
                 fs::read_to_string(coturn.folder.path().join("coturn.log")).unwrap_or_default()
             }

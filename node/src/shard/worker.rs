@@ -20,7 +20,7 @@ use super::handover::{Parcel, Peers};
 use super::lobby::Lobby;
 use super::mailbox::{BELL, Mailbox};
 use super::sfu_port::{Adopted, SfuPort};
-use super::turn::TurnPort;
+use super::turn::{Strayed, TurnPort};
 use crate::cashier::CashierHandle;
 use crate::clock;
 
@@ -230,6 +230,12 @@ impl Worker {
                     self.peers.received(source, from, datagram.bytes(), now);
                     self.sfu.take(source, local_ip, datagram.bytes(), now);
                 }
+                Some(Parcel::Turn(mut datagram, server)) => {
+                    let registry = self.mailbox.poll.registry();
+                    let (source, bytes) = (datagram.source, datagram.bytes());
+                    self.turn
+                        .take_moved(source, server, bytes, registry, &mut self.gauges, now);
+                }
                 Some(Parcel::Owner { address, shard }) => self.peers.learn(address, shard, now),
                 None => break,
             }
@@ -301,7 +307,13 @@ impl Worker {
             }
             Command::TurnDatagram(strayed) => {
                 let registry = self.mailbox.poll.registry();
-                self.turn.take_strayed(&strayed, registry, &mut self.gauges, now);
+                let Strayed {
+                    source,
+                    server,
+                    bytes,
+                } = *strayed;
+                self.turn
+                    .take_moved(source, server, &bytes, registry, &mut self.gauges, now);
             }
             Command::End { session, reason } => {
                 self.sfu.sfu.close(session, close_reason(reason), now);
