@@ -199,9 +199,10 @@ pub fn allocations(
 ) -> Result<Allocations, Error> {
     let credentials = server.credentials(transport, count)?;
     let mut inbox = Inbox::new();
-    // What a server needs once, for its first allocations, is not what each costs.
+    // What a server needs once, for its first allocations, is not what each costs. By other clients: a server may keep a
+    // 5-tuple for a while.
     end_all(
-        &mut open_wave(transport, 0, &credentials[..WAVE.min(count)], &mut inbox)?,
+        &mut open_wave(transport, count, &credentials[..WAVE.min(count)], &mut inbox)?,
         &mut inbox,
     )?;
     std::thread::sleep(SETTLE);
