@@ -174,7 +174,10 @@ impl Worker {
             if (0..batches).all(|_| self.read_batch(token, now)) {
                 self.ready.push(token);
             }
-            self.gauges.forwarded(clock::now().saturating_duration_since(now));
+            // The clock is read only for those that are kept.
+            if self.gauges.samples() {
+                self.gauges.forwarded(clock::now().saturating_duration_since(now));
+            }
         }
     }
 
