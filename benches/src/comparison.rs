@@ -279,8 +279,10 @@ fn write_allocations(out: &mut String, rows: &[Row]) {
         "\n| what | allocations | a CPU second | times coturn | KiB resident an idle one |\n|---|---|---|---|---|\n",
     );
     let rate = |row: &Row| row.number("allocations_per_cpu_second");
-    let rival = rows.iter().find(|row| row.is_rival()).and_then(rate);
     for row in rows {
+        let is_rival =
+            |other: &&Row| other.is_rival() && other.report["allocations"] == row.report["allocations"];
+        let rival = rows.iter().find(is_rival).and_then(rate);
         let _ = writeln!(
             out,
             "| {} | {} | {:.0} | {} | {:.1} |",

@@ -21,7 +21,8 @@ const _: () = assert!(
 /// What is known about offload on one socket.
 #[derive(Default)]
 pub(crate) struct Segmentation {
-    refusing: [Option<IpAddr>; REFUSING_MAX],
+    /// None until one did: a relay has thousands of sockets, and hardly any ever meets a refusal.
+    refusing: Option<Box<[Option<IpAddr>; REFUSING_MAX]>>,
     next: usize,
     in_a_row: usize,
     given_up: bool,
@@ -30,7 +31,7 @@ pub(crate) struct Segmentation {
 impl Segmentation {
     /// May a batch to this destination be sent in one go?
     pub(crate) fn allowed(&self, destination: IpAddr) -> bool {
-        !self.given_up && !self.refusing.contains(&Some(destination))
+        !self.given_up && !self.is_refusing(destination)
     }
 
     /// A batch was taken.
@@ -40,13 +41,18 @@ impl Segmentation {
 
     /// A batch was refused whose datagrams were then taken one by one: it was the offload that was refused.
     pub(crate) fn refused(&mut self, destination: IpAddr) {
-        if self.refusing.contains(&Some(destination)) {
+        if self.is_refusing(destination) {
             return;
         }
-        self.refusing[self.next] = Some(destination);
+        self.refusing.get_or_insert_default()[self.next] = Some(destination);
         self.next = (self.next + 1) % REFUSING_MAX;
         self.in_a_row += 1;
         self.given_up |= self.in_a_row >= REFUSALS_TO_GIVE_UP;
+    }
+
+    fn is_refusing(&self, destination: IpAddr) -> bool {
+        let refusing = self.refusing.as_deref();
+        refusing.is_some_and(|refusing| refusing.contains(&Some(destination)))
     }
 }
 

@@ -8,7 +8,9 @@ use std::os::fd::AsRawFd;
 use mio::event::Source;
 use mio::{Interest, Registry, Token};
 use nix::sys::socket::setsockopt;
-use nix::sys::socket::sockopt::{Ipv4RecvErr, Ipv6DontFrag, Ipv6RecvErr, ReceiveTimestampns};
+use nix::sys::socket::sockopt::{
+    Ipv4PacketInfo, Ipv4RecvErr, Ipv6DontFrag, Ipv6RecvErr, Ipv6RecvPacketInfo, ReceiveTimestampns,
+};
 use quinn_udp::{UdpSockRef, UdpSocketState};
 use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
 use socket2::{Domain, Protocol, Type};
@@ -136,7 +138,14 @@ impl Socket {
     ///
     /// The socket is drained once [`Inbox::drained`] says so; until then the poll does not report it again.
     pub fn receive(&self, inbox: &mut Inbox) -> io::Result<usize> {
-        let received = inbox.fill(|buffers, meta| self.state.recv(UdpSockRef::from(&self.io), buffers, meta));
+        let received = inbox.fill(|buffers, meta| {
+            let filled = self.state.recv(UdpSockRef::from(&self.io), buffers, meta)?;
+            if !self.is_wildcard() {
+                let local = Some(self.address.ip());
+                meta.iter_mut().take(filled).for_each(|meta| meta.dst_ip = local);
+            }
+            Ok(filled)
+        });
         match received {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
             other => other,
@@ -304,6 +313,11 @@ impl Socket {
             SocketAddr::V4(v4) if dual => SocketAddr::from((v4.ip().to_ipv6_mapped(), v4.port())),
             other => other,
         };
+        let by_itself = transmit.source.is_none_or(|ip| ip == self.address.ip());
+        if segment_size.is_none() && transmit.ecn.is_none() && by_itself {
+            // The kernel need not look for control messages that would say what it does anyway.
+            return self.io.send_to(transmit.contents, destination).map(drop);
+        }
         let src_ip = transmit.source.map(|ip| match ip {
             IpAddr::V4(v4) if dual => IpAddr::V6(v4.to_ipv6_mapped()),
             other => other,
@@ -331,6 +345,12 @@ impl Socket {
         // Nobody reads the kernel's time stamps, and beside them the 96 bytes that quinn-udp has for control messages
         // do not hold the congestion marks of a coalesced receive.
         setsockopt(&self.io, ReceiveTimestampns, &false)?;
+        // Nor the address that was hit where there is only one.
+        match self.address {
+            _ if self.is_wildcard() => {}
+            SocketAddr::V4(_) => setsockopt(&self.io, Ipv4PacketInfo, &false)?,
+            SocketAddr::V6(_) => setsockopt(&self.io, Ipv6RecvPacketInfo, &false)?,
+        }
         if self.fragmentation == Fragmentation::Forbidden {
             return Ok(());
         }
@@ -382,7 +402,9 @@ fn raw(address: SocketAddr, shared: bool) -> io::Result<socket2::Socket> {
         // The wildcard serves both families, as `[::]` does elsewhere; an address of its own serves its family.
         raw.set_only_v6(address.ip() != IpAddr::V6(Ipv6Addr::UNSPECIFIED))?;
     }
-    raw.set_reuse_port(shared)?;
+    if shared {
+        raw.set_reuse_port(true)?;
+    }
     raw.set_nonblocking(true)?;
     raw.bind(&address.into())?;
     Ok(raw)

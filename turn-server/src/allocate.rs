@@ -137,6 +137,7 @@ impl TurnServer {
             reservation: None,
             mobility: wanted.mobile.then(Mobility::default),
             expires: now + PENDING_MAX,
+            look: None,
             allowance: None,
             permissions: Permissions::new(self.config.permissions_per_allocation_max),
             channels: Channels::new(self.config.channels_per_allocation_max),
@@ -146,7 +147,7 @@ impl TurnServer {
             to_client: Bucket::default(),
             to_peer: Bucket::default(),
         });
-        self.schedule(now);
+        self.schedule(allocation, now);
         let (session, permit) = (credential.session(), credential.permit().clone());
         self.events.push_back(Event::Admit {
             allocation,

@@ -1,11 +1,15 @@
 //! Allocations (RFC 8656 section 6): a client's 5-tuple, its relayed address, and everything that hangs on them.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use metering::{Allowance, Step};
+use ahash::RandomState;
+use metering::{Allowance, SessionId, Step};
+use rand::Rng;
+use rand::rngs::StdRng;
 
 use crate::answer::Head;
 use crate::bucket::Bucket;
@@ -165,6 +169,8 @@ pub(crate) struct Allocation {
     /// There is a ticket for it.
     pub(crate) mobility: Option<Mobility>,
     pub(crate) expires: Instant,
+    /// When time is next to be looked at: for its end, or for a report ([`Allocations::plan`]).
+    pub(crate) look: Option<Instant>,
     pub(crate) allowance: Option<Allowance>,
     pub(crate) permissions: Permissions,
     pub(crate) channels: Channels,
@@ -209,12 +215,16 @@ impl Allocation {
 }
 
 /// All allocations of one shard.
-#[derive(Default)]
+///
+/// Clients choose their addresses, so the hash of a 5-tuple is keyed: nobody outside can look for addresses that collide.
 pub(crate) struct Allocations {
     slots: Vec<Slot>,
     free: Vec<usize>,
     /// One each, and two of those that are moving.
-    by_client: HashMap<Client, AllocationKey>,
+    by_client: HashMap<Client, AllocationKey, RandomState>,
+    by_session: HashMap<SessionId, Vec<AllocationKey>, RandomState>,
+    /// When each is to be looked at, the earliest first. An entry is out of date where the allocation says otherwise.
+    looks: BinaryHeap<Reverse<(Instant, AllocationKey)>>,
     live: usize,
 }
 
@@ -225,6 +235,20 @@ struct Slot {
 }
 
 impl Allocations {
+    /// None yet.
+    pub(crate) fn new(rng: &mut StdRng) -> Self {
+        let mut seed = || rng.next_u64();
+        let hasher = RandomState::with_seeds(seed(), seed(), seed(), seed());
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            by_client: HashMap::with_hasher(hasher.clone()),
+            by_session: HashMap::with_hasher(hasher),
+            looks: BinaryHeap::new(),
+            live: 0,
+        }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.live
     }
@@ -238,6 +262,9 @@ impl Allocations {
         place.generation = place.generation.wrapping_add(1);
         let key = AllocationKey::of(slot, place.generation);
         self.by_client.insert(allocation.client, key);
+        let of_session = self.by_session.entry(allocation.credential.session());
+        // Nearly always the only one.
+        of_session.or_insert_with(|| Vec::with_capacity(1)).push(key);
         self.live += 1;
         place.allocation = Some(Box::new(allocation));
         key
@@ -252,6 +279,13 @@ impl Allocations {
         self.by_client.remove(&allocation.client);
         if let Some(next) = allocation.mobility.and_then(|mobility| mobility.next) {
             self.by_client.remove(&next);
+        }
+        let session = allocation.credential.session();
+        if let Some(of_session) = self.by_session.get_mut(&session) {
+            of_session.retain(|other| *other != key);
+            if of_session.is_empty() {
+                self.by_session.remove(&session);
+            }
         }
         self.live -= 1;
         self.free.push(key.slot());
@@ -285,10 +319,44 @@ impl Allocations {
         Some((key, self.get_mut(key)?))
     }
 
+    /// Those of a session.
+    pub(crate) fn of_session(&self, session: SessionId) -> Vec<AllocationKey> {
+        self.by_session.get(&session).cloned().unwrap_or_default()
+    }
+
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (AllocationKey, &mut Allocation)> {
         self.slots.iter_mut().enumerate().filter_map(|(index, slot)| {
             let key = AllocationKey::of(index, slot.generation);
             slot.allocation.as_deref_mut().map(|allocation| (key, allocation))
         })
     }
+
+    /// This allocation is to be looked at then, or earlier if that was planned already.
+    pub(crate) fn plan(&mut self, key: AllocationKey, at: Instant) {
+        let Some(allocation) = self.get_mut(key) else {
+            return;
+        };
+        if allocation.look.is_none_or(|planned| at < planned) {
+            allocation.look = Some(at);
+            self.looks.push(Reverse((at, key)));
+        }
+    }
+
+    /// One that is to be looked at by `now`, each once. What is to come is planned again.
+    pub(crate) fn next_look(&mut self, now: Instant) -> Option<AllocationKey> {
+        while let Some(&Reverse((at, key))) = self.looks.peek() {
+            if at > now {
+                return None;
+            }
+            self.looks.pop();
+            if let Some(allocation) = self.get_mut(key).filter(|a| a.look == Some(at)) {
+                allocation.look = None;
+                return Some(key);
+            }
+        }
+        None
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -127,32 +127,33 @@ impl TurnServer {
         if step == Step::Ended {
             return self.end(session, now);
         }
-        for (_, allocation) in self.allocations.iter_mut() {
-            if allocation.credential.session() != session {
+        for key in self.allocations.of_session(session) {
+            let Some(allocation) = self.allocations.get_mut(key) else {
                 continue;
-            }
+            };
             allocation.step = step;
             allocation.held = (step == Step::Held).then(|| allocation.held.unwrap_or(now));
             allocation.has_call = self.census.has_call(allocation.credential.permit().account());
-            let (true, Some(allowance)) = (allocation.is_open(), allocation.allowance.as_mut()) else {
-                continue;
-            };
-            // Asked of the meter, not of the step before: one that was opened on this step was never paused by it.
-            if step == Step::Held {
-                self.events.extend(allowance.pause(now).map(Event::Report));
-            } else if allowance.is_paused() {
-                allowance.resume();
-                allowance.start(now);
-                self.events.extend(allowance.poll_report(now).map(Event::Report));
+            if let (true, Some(allowance)) = (allocation.is_open(), allocation.allowance.as_mut()) {
+                // Asked of the meter, not of the step before: one that was opened on this step was never paused by it.
+                if step == Step::Held {
+                    self.events.extend(allowance.pause(now).map(Event::Report));
+                } else if allowance.is_paused() {
+                    allowance.resume();
+                    allowance.start(now);
+                    self.events.extend(allowance.poll_report(now).map(Event::Report));
+                }
             }
+            self.schedule(key, now);
         }
     }
 
     /// Ends a session: its username and its allocations. Unknown sessions are ignored.
     pub fn end(&mut self, session: SessionId, now: Instant) {
         self.credentials.end(session);
-        let of_session = |allocation: &Allocation| allocation.credential.session() == session;
-        self.remove_where(of_session, CloseReason::Ended, now);
+        for key in self.allocations.of_session(session) {
+            self.remove(key, CloseReason::Ended, now);
+        }
     }
 
     /// Ends whoever is denied: usernames are forgotten, allocations closed, each with its last report.

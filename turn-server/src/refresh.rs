@@ -63,6 +63,7 @@ impl TurnServer {
             (Some(_), Some(mobility)) => Some(self.tickets.issue(key, mobility.moves, &mut self.rng)),
             _ => None,
         };
+        self.schedule(key, now);
         head.success(&mut self.reply, credential, |answer| {
             let answer = answer.lifetime(seconds(lifetime));
             ticket

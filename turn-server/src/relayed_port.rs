@@ -107,6 +107,7 @@ impl TurnServer {
             self.events.extend(report.map(Event::Report));
         }
         let client = allocation.client;
+        self.schedule(key, now);
         let len = self.allocate_success(key)?;
         Some(self.answer(&client, len))
     }

@@ -3,10 +3,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::hmac;
-use metering::{LeaseId, Step};
+use metering::{Allowance, LeaseId, Step};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use wire::stun::{Message, Method};
@@ -50,8 +50,6 @@ pub struct TurnServer {
     pub(crate) reply: Box<[u8]>,
     pub(crate) draining: bool,
     next_sweep: Option<Instant>,
-    /// Reused by each sweep.
-    expired: Vec<AllocationKey>,
 }
 
 impl TurnServer {
@@ -72,7 +70,7 @@ impl TurnServer {
             ),
             tickets: Tickets::new(&ticket_secret, config.shard),
             credentials: Credentials::new(config.credentials_max),
-            allocations: Allocations::default(),
+            allocations: Allocations::new(&mut rng),
             data: DataConnections::new(config.shard),
             leases: HashMap::new(),
             events: VecDeque::with_capacity(EVENTS),
@@ -81,7 +79,6 @@ impl TurnServer {
             reply: vec![0; REPLY_LEN].into_boxed_slice(),
             draining: false,
             next_sweep: None,
-            expired: Vec::new(),
             config,
             census,
         }
@@ -167,37 +164,9 @@ impl TurnServer {
         if self.next_sweep.is_none_or(|due| now < due) {
             return;
         }
-        let mut expired = std::mem::take(&mut self.expired);
-        for (key, allocation) in self.allocations.iter_mut() {
-            let held_out = |since: Instant| now >= since + self.config.held_max;
-            if now >= allocation.expires || allocation.held.is_some_and(held_out) {
-                expired.push(key);
-                continue;
-            }
-            if allocation.step >= Step::Reduced {
-                allocation.has_call = self.census.has_call(allocation.credential.permit().account());
-            }
-            if let Some(allowance) = allocation
-                .allowance
-                .as_mut()
-                .filter(|a| a.next_report().is_some_and(|at| at <= now))
-            {
-                self.events.extend(allowance.poll_report(now).map(Event::Report));
-            }
+        while let Some(key) = self.allocations.next_look(now) {
+            self.look(key, now);
         }
-        for key in expired.drain(..) {
-            let Some(allocation) = self.allocations.get_mut(key) else {
-                continue;
-            };
-            // Time that passed between the expiry and this look at the clock is not the client's.
-            let (reason, at) = match (allocation.is_open(), now >= allocation.expires) {
-                (true, true) => (CloseReason::Expired, allocation.expires),
-                (true, false) => (CloseReason::Ended, now),
-                (false, _) => (CloseReason::Refused, now),
-            };
-            self.remove(key, reason, at);
-        }
-        self.expired = expired;
         self.census.expire_reservations(now);
         for (data, opening) in self.data.overdue(now) {
             match opening {
@@ -206,6 +175,35 @@ impl TurnServer {
             }
         }
         self.next_sweep = (self.allocations.len() > 0).then(|| now + SWEEP_INTERVAL);
+    }
+
+    /// What time does to one allocation: its end, or a report, and when to look again.
+    fn look(&mut self, key: AllocationKey, now: Instant) {
+        let held_max = self.config.held_max;
+        let Some(allocation) = self.allocations.get_mut(key) else {
+            return;
+        };
+        let expired = now >= allocation.expires;
+        if expired || allocation.held.is_some_and(|since| now >= since + held_max) {
+            // Time that passed between the expiry and this look at the clock is not the client's.
+            let (reason, at) = match (allocation.is_open(), expired) {
+                (true, true) => (CloseReason::Expired, allocation.expires),
+                (true, false) => (CloseReason::Ended, now),
+                (false, _) => (CloseReason::Refused, now),
+            };
+            return self.remove(key, reason, at);
+        }
+        if allocation.step >= Step::Reduced {
+            allocation.has_call = self.census.has_call(allocation.credential.permit().account());
+        }
+        if let Some(allowance) = allocation
+            .allowance
+            .as_mut()
+            .filter(|a| a.next_report().is_some_and(|at| at <= now))
+        {
+            self.events.extend(allowance.poll_report(now).map(Event::Report));
+        }
+        self.schedule(key, now);
     }
 
     /// No new allocations from now on.
@@ -421,8 +419,23 @@ impl TurnServer {
         }
     }
 
-    pub(crate) fn schedule(&mut self, now: Instant) {
+    /// Plans when time is next to be looked at for this allocation.
+    pub(crate) fn schedule(&mut self, key: AllocationKey, now: Instant) {
         self.next_sweep.get_or_insert(now + SWEEP_INTERVAL);
+        let Some(allocation) = self.allocations.get_mut(key) else {
+            return;
+        };
+        let due = [
+            Some(allocation.expires),
+            allocation.held.map(|since| since + self.config.held_max),
+            allocation.allowance.as_ref().and_then(Allowance::next_report),
+            // Below full quality it matters whether the account is in a call.
+            (allocation.step >= Step::Reduced).then(|| now + SWEEP_INTERVAL),
+        ];
+        if let Some(at) = due.into_iter().flatten().min() {
+            // Whoever is looked at now is not looked at again in the same sweep.
+            self.allocations.plan(key, at.max(now + Duration::from_nanos(1)));
+        }
     }
 }
 

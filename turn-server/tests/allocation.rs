@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use metering::Step;
-use turn_server::HEADROOM;
+use turn_server::{Config, HEADROOM};
 use world::*;
 
 struct Counting;
@@ -87,6 +87,61 @@ fn a_relayed_packet_allocates_nothing() {
             _ => assert_eq!(relayed, 0),
         }
     }
+    many_allocations_relay_report_and_are_looked_at_without_one();
+}
+
+/// Many of them, so that reports and time have something to do too.
+fn many_allocations_relay_report_and_are_looked_at_without_one() {
+    const EACH: u16 = 30;
+    const CHANNELS: u16 = 8;
+    let mut world = World::with(Config {
+        challenges_per_second: 1_000_000,
+        challenges_burst: 1_000_000,
+        ..config()
+    });
+    let users = [world.user(), world.user(), world.user()];
+    let mut all = Vec::new();
+    for (u, user) in users.iter().enumerate() {
+        for n in 0..EACH {
+            let client = std::net::SocketAddr::from(([8, 8, 4, 10 + u as u8], 4000 + n));
+            let (key, _) = world.allocate(user, client);
+            for channel in 0..CHANNELS {
+                let peer = std::net::SocketAddr::from(([8, 8, 8, 8], 5000 + channel));
+                assert_eq!(world.bind(user, client, 0x4000 + channel, peer), 0);
+            }
+            all.push((client, key));
+        }
+    }
+    while world.turn.poll_event().is_some() {}
+    let messages: Vec<_> = (0..CHANNELS)
+        .map(|channel| channel_message(0x4000 + channel, &[1; 160]))
+        .collect();
+    let mut packet = [3; HEADROOM + 160];
+    let (mut now, mut relayed, mut reports) = (world.now, 0, 0);
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    // Three seconds: each reports about three times.
+    for round in 0..60_u16 {
+        now += Duration::from_millis(50);
+        for (index, (client, key)) in all.iter().enumerate() {
+            // A third is idle, and reports by time alone.
+            if index % 3 == 0 {
+                continue;
+            }
+            let channel = (round + index as u16) % CHANNELS;
+            let peer = std::net::SocketAddr::from(([8, 8, 8, 8], 5000 + channel));
+            let message = &messages[usize::from(channel)];
+            relayed += usize::from(world.turn.handle_client(now, udp(*client), message).is_some());
+            relayed += usize::from(world.turn.handle_peer(now, *key, peer, &mut packet).is_some());
+        }
+        world.turn.handle_timeout(now);
+        while let Some(event) = world.turn.poll_event() {
+            reports += usize::from(matches!(event, turn_server::Event::Report(_)));
+        }
+    }
+    let allocated = ALLOCATIONS.load(Ordering::Relaxed) - before;
+    assert_eq!(allocated, 0);
+    assert_eq!(relayed, 60 * 60 * 2);
+    assert!((2 * all.len()..=4 * all.len()).contains(&reports), "{reports}");
 }
 
 fn address_v4(last: u8) -> std::net::SocketAddr {

@@ -5,7 +5,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 
 use nix::sys::socket::setsockopt;
-use nix::sys::socket::sockopt::{Ipv4PacketInfo, UdpGroSegment};
+use nix::sys::socket::sockopt::UdpGroSegment;
 use rustix::net::sockopt::{Ipv4PathMtuDiscovery, set_ip_mtu_discover, set_ip_recvtos};
 use socket2::SockRef;
 
@@ -22,7 +22,6 @@ pub(super) fn bind() -> io::Result<UdpSocket> {
     let _ = reference.set_send_buffer_size(KERNEL_BUFFER);
     set_ip_recvtos(&socket, true)?;
     set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::DONT)?;
-    setsockopt(&socket, Ipv4PacketInfo, &true)?;
     setsockopt(&socket, UdpGroSegment, &true)?;
     Ok(socket)
 }

@@ -84,6 +84,9 @@ pub struct Allocations {
     pub allocations: usize,
     /// In what time.
     pub seconds: f64,
+    /// Of some of them, spread over all: with all of them open, a packet went from the client to a peer and one back.
+    /// None over streams.
+    pub relayed_both_ways: Option<usize>,
     /// Of the server's process, where it runs on this machine.
     pub relay: Option<AllocationCost>,
     /// CPU time of this program.
@@ -191,6 +194,7 @@ impl Allocations {
             transport,
             allocations: count,
             seconds,
+            relayed_both_ways: None,
             relay,
             generator_cpu_seconds,
             generator_cpu_share: generator_cpu_seconds / seconds,

@@ -78,7 +78,11 @@ pub struct Server {
 }
 
 enum Own {
-    Milliway(Box<Relay>),
+    Milliway {
+        relay: Box<Relay>,
+        /// The folder that its certificate is in.
+        _certificate: TempDir,
+    },
     Coturn(Coturn),
     Nothing,
 }
@@ -120,7 +124,12 @@ impl Server {
         }
         let server = match wanted.kind {
             Kind::Milliway => {
+                let certificate = tempfile::tempdir()?;
+                let at = |name: &str| certificate.path().join(name).to_string_lossy().into_owned();
+                write_certificate(certificate.path())?;
                 let relay = Relay::start_with(&[
+                    ("MILLIWAY_TURN__TLS_CERTIFICATE", at("certificate.pem")),
+                    ("MILLIWAY_TURN__TLS_KEY", at("key.pem")),
                     ("MILLIWAY_RELAY__SHARDS", threads.to_string()),
                     ("MILLIWAY_HTTP__REQUESTS_PER_SECOND", "100000".to_owned()),
                     ("MILLIWAY_HTTP__REQUESTS_BURST", "100000".to_owned()),
@@ -130,7 +139,10 @@ impl Server {
                     base: Some(relay.ready.http.clone()),
                     address: Some(relay.ready.turn.parse()?),
                     pid: Some(relay.ready.pid),
-                    own: Own::Milliway(Box::new(relay)),
+                    own: Own::Milliway {
+                        relay: Box::new(relay),
+                        _certificate: certificate,
+                    },
                     user,
                 }
             }
@@ -172,7 +184,7 @@ impl Server {
     #[must_use]
     pub fn log(&self) -> String {
         match &self.own {
-            Own::Milliway(relay) => relay.log(),
+            Own::Milliway { relay, .. } => relay.log(),
             Own::Coturn(coturn) => {
                 fs::read_to_string(coturn.folder.path().join("coturn.log")).unwrap_or_default()
             }

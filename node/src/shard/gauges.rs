@@ -146,9 +146,14 @@ impl Gauges {
         self.refused_counts[which] += datagrams;
     }
 
-    /// From receiving a batch to having sent what followed from it.
+    /// Is there room for another forwarding time?
+    pub(super) fn samples(&self) -> bool {
+        self.forwarded.len() < SAMPLES_MAX
+    }
+
+    /// From receiving a batch to having sent what followed from it, where there is room.
     pub(super) fn forwarded(&mut self, took: Duration) {
-        if self.forwarded.len() < SAMPLES_MAX {
+        if self.samples() {
             self.forwarded.push(took);
         }
     }

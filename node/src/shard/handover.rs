@@ -59,6 +59,8 @@ pub(super) enum Parcel {
         /// What it sent.
         datagram: Datagram,
     },
+    /// A datagram of one of your TURN clients, and the listener's address that it was sent to.
+    Turn(Datagram, SocketAddr),
     /// Datagrams from this address are mine.
     Owner {
         /// The client's address.
@@ -79,7 +81,13 @@ pub(super) struct Datagram {
 }
 
 impl Datagram {
-    fn new(source: SocketAddr, local_ip: Option<IpAddr>, from: usize, datagram: &[u8]) -> Option<Self> {
+    /// None where it is too long for a queue's slot.
+    pub(super) fn new(
+        source: SocketAddr,
+        local_ip: Option<IpAddr>,
+        from: usize,
+        datagram: &[u8],
+    ) -> Option<Self> {
         let mut bytes = [0; PARCEL_MAX];
         bytes.get_mut(..datagram.len())?.copy_from_slice(datagram);
         Some(Self {

@@ -20,6 +20,7 @@ use super::batch::{Batch, Unsent};
 use super::command::Command;
 use super::gauges::Gauges;
 use super::hairpin::Hairpin;
+use super::handover::{Datagram, Parcel};
 use super::icmp::Unreachable;
 use super::mailbox::ShardHandle;
 use super::turn_data::{DataSockets, Happened};
@@ -47,11 +48,11 @@ pub(crate) struct Moved {
     bytes: Vec<u8>,
 }
 
-/// A datagram on its way to another shard.
+/// A datagram on its way to another shard that is too long for a parcel.
 pub(crate) struct Strayed {
-    source: SocketAddr,
-    server: SocketAddr,
-    bytes: Vec<u8>,
+    pub(super) source: SocketAddr,
+    pub(super) server: SocketAddr,
+    pub(super) bytes: Vec<u8>,
 }
 
 /// Everything that leaves.
@@ -500,27 +501,39 @@ impl TurnPort {
             return false;
         };
         *heard = now;
-        let bytes = datagram.to_vec();
+        let there = &self.shards[*shard];
         // One that finds a full queue is lost, as datagrams are.
-        let _ = self.shards[*shard].send(Command::TurnDatagram(Box::new(Strayed {
-            source,
-            server,
-            bytes,
-        })));
+        match Datagram::new(source, Some(server.ip()), self.index, datagram) {
+            Some(datagram) => {
+                there.post(Parcel::Turn(datagram, server));
+                // It rings once however often it is told to before that shard looks.
+                there.ring();
+            }
+            None => {
+                let bytes = datagram.to_vec();
+                let _ = there.send(Command::TurnDatagram(Box::new(Strayed {
+                    source,
+                    server,
+                    bytes,
+                })));
+            }
+        }
         true
     }
 
     /// Takes in a datagram that another shard received.
-    pub(super) fn take_strayed(
+    pub(super) fn take_moved(
         &mut self,
-        strayed: &Strayed,
+        source: SocketAddr,
+        server: SocketAddr,
+        datagram: &[u8],
         registry: &Registry,
         gauges: &mut Gauges,
         now: Instant,
     ) {
         let Self { core, outlets, .. } = self;
-        let client = Client::udp(strayed.source, strayed.server);
-        if let Some(transmit) = core.handle_client(now, client, &strayed.bytes) {
+        let client = Client::udp(source, server);
+        if let Some(transmit) = core.handle_client(now, client, datagram) {
             let unsent = outlets.forward(&transmit, None, true, gauges);
             unsent.give_back(core);
         }

@@ -83,8 +83,8 @@ pub(super) struct TurnSockets {
     /// The one that clients know, and those for NAT behaviour discovery (RFC 5780).
     listeners: Vec<Socket>,
     addresses: RelayAddresses,
-    /// By [`place`].
-    relays: Vec<Option<Relay>>,
+    /// By [`place`]. Boxed, since half of the places are for a second family that hardly anybody asks for.
+    relays: Vec<Option<Box<Relay>>>,
 }
 
 struct Relay {
@@ -117,7 +117,7 @@ impl TurnSockets {
         if self.relays.len() <= slot {
             self.relays.resize_with(slot + 1, || None);
         }
-        self.relays[slot] = Some(Relay { allocation, socket });
+        self.relays[slot] = Some(Box::new(Relay { allocation, socket }));
         Ok(SocketAddr::new(address.told, port))
     }
 

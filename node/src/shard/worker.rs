@@ -21,7 +21,7 @@ use super::handover::{Parcel, Peers};
 use super::lobby::Lobby;
 use super::mailbox::{BELL, Mailbox};
 use super::sfu_port::{Adopted, SfuPort, Taken};
-use super::turn::TurnPort;
+use super::turn::{Strayed, TurnPort};
 use crate::cashier::CashierHandle;
 use crate::clock;
 
@@ -29,6 +29,10 @@ const SFU: Token = Token(1);
 
 /// Readiness taken from one poll.
 const EVENTS_MAX: usize = 1_024;
+
+/// Batches of one socket of TURN before the others have their turn. Half of all packets come through the listener: with
+/// one batch a round it would wait for thousands of relayed ports with a packet each.
+const BATCHES_A_TURN: usize = 16;
 
 /// Commands and parcels taken before packets get their turn again.
 const COMMANDS_A_ROUND: usize = 256;
@@ -69,8 +73,7 @@ pub(super) struct Worker {
     events: mpsc::Sender<ShardEvent>,
     /// The SFU sessions that are open here.
     sessions: HashMap<SessionId, Arc<Permit>>,
-    /// Sockets that may have more to give; the poll does not say so again.
-    ready: VecDeque<Token>,
+    ready: Ready,
     mail: bool,
     /// The first shard looks after the lobby: when next.
     lobby_due: Option<Instant>,
@@ -100,7 +103,7 @@ impl Worker {
             cashier: parts.cashier,
             events: parts.events,
             sessions: HashMap::new(),
-            ready: VecDeque::with_capacity(EVENTS_MAX),
+            ready: Ready::new(),
             mail: true,
             lobby_due: (parts.index == 0).then(clock::now),
         })
@@ -124,7 +127,7 @@ impl Worker {
                 match event.token() {
                     BELL => self.mail = true,
                     _ if self.turn.note(event) => {}
-                    token => self.ready_again(token),
+                    token => self.ready.push(token),
                 }
             }
             let now = clock::now();
@@ -164,57 +167,59 @@ impl Worker {
             .min(SLEEP_MAX)
     }
 
-    fn ready_again(&mut self, token: Token) {
-        if !self.ready.contains(&token) {
-            self.ready.push_back(token);
+    /// Gives each socket that has something its turn; who has more comes again in the next round.
+    fn read_sockets(&mut self, now: Instant) {
+        for _ in 0..self.ready.len() {
+            let Some(token) = self.ready.pop() else {
+                return;
+            };
+            let batches = if token == SFU { 1 } else { BATCHES_A_TURN };
+            if (0..batches).all(|_| self.read_batch(token, now)) {
+                self.ready.push(token);
+            }
+            // The clock is read only for those that are kept.
+            if self.gauges.samples() {
+                self.gauges.forwarded(clock::now().saturating_duration_since(now));
+            }
         }
     }
 
-    /// Takes one batch of each socket that has something; who has more comes again in the next round.
-    fn read_sockets(&mut self, now: Instant) {
-        for _ in 0..self.ready.len() {
-            let Some(token) = self.ready.pop_front() else {
-                return;
-            };
-            let received = match token {
-                SFU => self.sfu.socket.receive(&mut self.inbox),
-                token => match self.turn.receive(token, &mut self.inbox) {
-                    Some(received) => received,
-                    None => continue,
-                },
-            };
-            match received {
-                Ok(0) => continue,
-                Ok(_) => {}
-                Err(error) => {
-                    // One datagram's error (an ICMP message, say) is not the socket's: look again.
-                    tracing::debug!(shard = self.index, %error, "receiving failed");
-                    self.ready.push_back(token);
-                    continue;
-                }
+    /// Takes one batch of a socket; false once there is no more.
+    fn read_batch(&mut self, token: Token, now: Instant) -> bool {
+        let received = match token {
+            SFU => self.sfu.socket.receive(&mut self.inbox),
+            token => match self.turn.receive(token, &mut self.inbox) {
+                Some(received) => received,
+                None => return false,
+            },
+        };
+        match received {
+            Ok(0) => return false,
+            Ok(_) => {}
+            Err(error) => {
+                // One datagram's error (an ICMP message, say) is not the socket's: look again.
+                tracing::debug!(shard = self.index, %error, "receiving failed");
+                return true;
             }
-            match token {
-                SFU => {
-                    self.sfu.receive(&mut self.inbox, &mut self.peers, now);
-                    self.take_adopted(now);
+        }
+        match token {
+            SFU => {
+                self.sfu.receive(&mut self.inbox, &mut self.peers, now);
+                self.take_adopted(now);
+                self.sfu
+                    .flush(&mut self.peers, &mut self.turn, &mut self.gauges, now);
+            }
+            token => {
+                let registry = self.mailbox.poll.registry();
+                self.turn
+                    .take(token, &mut self.inbox, &mut self.gauges, registry, now);
+                if self.hairpin(now) {
                     self.sfu
                         .flush(&mut self.peers, &mut self.turn, &mut self.gauges, now);
                 }
-                token => {
-                    let registry = self.mailbox.poll.registry();
-                    self.turn
-                        .take(token, &mut self.inbox, &mut self.gauges, registry, now);
-                    if self.hairpin(now) {
-                        self.sfu
-                            .flush(&mut self.peers, &mut self.turn, &mut self.gauges, now);
-                    }
-                }
-            }
-            self.gauges.forwarded(clock::now().saturating_duration_since(now));
-            if !self.inbox.drained() {
-                self.ready.push_back(token);
             }
         }
+        !self.inbox.drained()
     }
 
     /// Hands what TURN clients sent to our own SFU to it. True if there was something.
@@ -268,6 +273,12 @@ impl Worker {
                     let sfu = datagram.source;
                     self.turn
                         .take_from_sfu(port, sfu, datagram.bytes(), false, &mut self.gauges, now);
+                }
+                Some(Parcel::Turn(mut datagram, server)) => {
+                    let registry = self.mailbox.poll.registry();
+                    let (source, bytes) = (datagram.source, datagram.bytes());
+                    self.turn
+                        .take_moved(source, server, bytes, registry, &mut self.gauges, now);
                 }
                 Some(Parcel::Owner { address, shard }) => self.peers.learn(address, shard, now),
                 None => break,
@@ -346,7 +357,13 @@ impl Worker {
             }
             Command::TurnDatagram(strayed) => {
                 let registry = self.mailbox.poll.registry();
-                self.turn.take_strayed(&strayed, registry, &mut self.gauges, now);
+                let Strayed {
+                    source,
+                    server,
+                    bytes,
+                } = *strayed;
+                self.turn
+                    .take_moved(source, server, &bytes, registry, &mut self.gauges, now);
             }
             Command::End { session, reason } => {
                 self.sfu.sfu.close(session, close_reason(reason), now);
@@ -434,6 +451,45 @@ impl Worker {
     }
 }
 
+/// UDP sockets that may have more to give, in their order and each once; the poll does not say so again.
+struct Ready {
+    queue: VecDeque<Token>,
+    /// By token: the numbers of UDP sockets are as small as their count.
+    is_queued: Vec<bool>,
+}
+
+impl Ready {
+    fn new() -> Self {
+        Self {
+            queue: VecDeque::with_capacity(EVENTS_MAX),
+            is_queued: Vec::new(),
+        }
+    }
+
+    fn push(&mut self, token: Token) {
+        if self.is_queued.len() <= token.0 {
+            self.is_queued.resize(token.0 + 1, false);
+        }
+        if !std::mem::replace(&mut self.is_queued[token.0], true) {
+            self.queue.push_back(token);
+        }
+    }
+
+    fn pop(&mut self) -> Option<Token> {
+        let token = self.queue.pop_front()?;
+        self.is_queued[token.0] = false;
+        Some(token)
+    }
+
+    fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+}
+
 /// Keeps the shard on one core, so that its caches stay its own. A machine that does not allow it runs as well.
 fn pin(index: usize) {
     use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -450,5 +506,23 @@ fn pin(index: usize) {
     own.set(cores[index % cores.len()]);
     if let Err(error) = sched_setaffinity(None, &own) {
         tracing::debug!(%error, "a shard is not kept on its core");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_waits_once_however_often_it_is_said_to_be_ready() {
+        let mut ready = Ready::new();
+        for token in [5, 1, 5, 5, 1, 70_000] {
+            ready.push(Token(token));
+        }
+        assert_eq!((ready.len(), ready.pop()), (3, Some(Token(5))));
+        ready.push(Token(5));
+        let rest: Vec<_> = std::iter::from_fn(|| ready.pop()).collect();
+        assert_eq!(rest, [Token(1), Token(70_000), Token(5)]);
+        assert!(ready.is_empty());
     }
 }

@@ -92,6 +92,7 @@ impl Node {
                         } => {
                             self.peers[shard].learn(address, owner, self.now);
                         }
+                        Parcel::Turn(..) => unreachable!("nobody here speaks TURN"),
                         Parcel::Datagram(mut datagram) => {
                             let (source, from) = (datagram.source, datagram.from);
                             self.peers[shard].received(source, from, datagram.bytes(), self.now);
