@@ -180,7 +180,7 @@ struct Round {
 
 /// Whether a round's top-up is shown to its own node.
 fn is_here(number: u32) -> bool {
-    number % 2 == 0
+    number.is_multiple_of(2)
 }
 
 fn play(nodes: &Nodes, number: u32) -> Result<Round, Error> {
