@@ -440,7 +440,7 @@ fn credit_line(which: u8, much: u64) -> CreditLine {
             max: Msat::new(1_200),
             until: Ceiling::LASTING,
         },
-        until: u64::from(which % 8 != 0),
+        until: u64::from(!which.is_multiple_of(8)),
     }
 }
 
