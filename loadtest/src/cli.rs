@@ -18,9 +18,6 @@ use loadtest::turn::link::Transport;
 use loadtest::turn::load::{Load, Way};
 use serde::Serialize;
 
-/// Whose CPU time is measured.
-const ADMISSIONS: u32 = 600;
-
 /// Of a server's log, when a run fails.
 const LOG_LINES: usize = 20;
 
@@ -56,8 +53,17 @@ enum Service {
         #[arg(long)]
         report: Option<PathBuf>,
     },
+    /// What an admission costs the relay in CPU time.
+    Admission {
+        /// How many are weighed, after as many that warm up.
+        #[arg(long, default_value_t = 1_000)]
+        admissions: u32,
+        /// Writes the JSON there, not to standard output.
+        #[arg(long)]
+        report: Option<PathBuf>,
+    },
     /// How fast clients hear that their money is gone, and how fast a top-up brings them back, at their own node or at
-    /// another; and what an admission costs in CPU time. Starts two nodes on a PostgreSQL.
+    /// another. Starts two nodes on a PostgreSQL.
     Notices {
         /// An empty database, "postgres://...".
         #[arg(long)]
@@ -277,13 +283,19 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Error> {
     match arguments.service {
         Service::Sfu { scenario } => sfu(scenario),
         Service::Turn { scenario } => turn_scenario(scenario),
+        Service::Admission { admissions, report } => {
+            let progress = progress_bar(u64::from(admissions))?;
+            let weighed = loadtest::admission::run(admissions, &progress)?;
+            progress.finish_and_clear();
+            write(&weighed, report.as_ref(), None)
+        }
         Service::Notices {
             ledger_url,
             rounds,
             report,
         } => {
             let progress = progress_bar(u64::from(rounds))?;
-            let times = loadtest::notices::run(&ledger_url, rounds, ADMISSIONS, &progress)?;
+            let times = loadtest::notices::run(&ledger_url, rounds, &progress)?;
             progress.finish_and_clear();
             write(&times, report.as_ref(), None)
         }

@@ -4,6 +4,7 @@
 //! str0m sessions ([`client`]), independent of everything else here, for the interoperability tests. Nothing is told how
 //! a server works inside: it is started as its users start it, and called at its doors.
 
+pub mod admission;
 pub mod alarm;
 pub mod bill;
 pub mod client;

@@ -2,8 +2,7 @@
 //!
 //! A round is one account: a DSIP connection to one node that hears notices, a TURN allocation there that spends, and a
 //! peer that sees when packets stop and come again. Two nodes share a PostgreSQL; the top-up is shown to the one or the
-//! other in turn. Also what an admission costs the relay in CPU time: proof, token, permit, credentials, and the lease of
-//! the allocation.
+//! other in turn.
 
 use std::fs;
 use std::net::TcpStream;
@@ -25,7 +24,6 @@ use wire::channel_data::{self, ChannelNumber, HEADER_LEN};
 
 use crate::Error;
 use crate::http;
-use crate::process;
 use crate::relay::Relay;
 use crate::turn::allocation::{Allocation, Opening};
 use crate::turn::link::{Link, Transport, bind_peer};
@@ -74,9 +72,6 @@ pub struct Report {
     pub resumed_told_elsewhere_ms: Times,
     /// The same, to the first packet at the peer.
     pub resumed_media_elsewhere_ms: Times,
-    /// CPU time of the relay for one admission: `POST /v1/turn/credentials` with token and proof, its voucher, and then the
-    /// allocation's requests and its lease.
-    pub admission_cpu_us: f64,
 }
 
 impl Times {
@@ -129,8 +124,8 @@ impl Nodes {
     }
 }
 
-/// Plays so many rounds on two nodes that share this database, and weighs so many admissions, after as many that warm up.
-pub fn run(database: &str, rounds: u32, admitted: u32, progress: &ProgressBar) -> Result<Report, Error> {
+/// Plays so many rounds on two nodes that share this database.
+pub fn run(database: &str, rounds: u32, progress: &ProgressBar) -> Result<Report, Error> {
     let nodes = Nodes::start(database)?;
     let (mut held, mut here, mut elsewhere) =
         (Vec::new(), (Vec::new(), Vec::new()), (Vec::new(), Vec::new()));
@@ -167,7 +162,6 @@ pub fn run(database: &str, rounds: u32, admitted: u32, progress: &ProgressBar) -
         resumed_media_here_ms: Times::of(here.1),
         resumed_told_elsewhere_ms: Times::of(elsewhere.0),
         resumed_media_elsewhere_ms: Times::of(elsewhere.1),
-        admission_cpu_us: admissions(&nodes, rounds, admitted)?,
     })
 }
 
@@ -410,7 +404,7 @@ fn now() -> Result<u64, Error> {
     Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs())
 }
 
-fn nonce(node: &Relay) -> Result<String, Error> {
+pub(crate) fn nonce(node: &Relay) -> Result<String, Error> {
     let challenge = http::call(&node.ready.http, "GET", "/v1/account", &[], "")?;
     let nonce = challenge
         .header("dpop-nonce")
@@ -419,7 +413,7 @@ fn nonce(node: &Relay) -> Result<String, Error> {
 }
 
 /// A POST with a proof of the key, and the token where there is one.
-fn signed(
+pub(crate) fn signed(
     node: &Relay,
     nonce: &str,
     key: &SigningKey,
@@ -446,7 +440,7 @@ fn signed(
 }
 
 /// A token of the faucet for this key.
-fn token(node: &Relay, key: &SigningKey, msat: u64) -> Result<String, Error> {
+pub(crate) fn token(node: &Relay, key: &SigningKey, msat: u64) -> Result<String, Error> {
     let body = json!({ "sub": key.did().as_str(), "balance_msat": msat }).to_string();
     let headers = [("content-type", "application/json")];
     let answer = http::call(&node.ready.http, "POST", "/v1/dev/faucet", &headers, &body)?;
@@ -455,35 +449,4 @@ fn token(node: &Relay, key: &SigningKey, msat: u64) -> Result<String, Error> {
         .as_str()
         .ok_or("the faucet gave no token")?
         .to_owned())
-}
-
-/// CPU time of one admission, in microseconds; the faucet's work and the nonces are done before.
-fn admissions(nodes: &Nodes, first: u32, count: u32) -> Result<f64, Error> {
-    let node = &nodes.here;
-    let mut inbox = Inbox::new();
-    let mut spent = 0.0;
-    for round in 0..2 {
-        let holders = (0..count)
-            .map(|_| {
-                let key = SigningKey::generate();
-                let token = token(node, &key, 10_000_000)?;
-                Ok((key, token))
-            })
-            .collect::<Result<Vec<_>, Error>>()?;
-        let nonce = nonce(node)?;
-        let before = process::usage(node.ready.pid).ok_or("no /proc")?;
-        for (number, (key, token)) in (0..count).zip(&holders) {
-            let answer = signed(node, &nonce, key, Some(token), "/v1/turn/credentials", "")?;
-            let (credentials, server) = listener(&answer, Transport::Udp)?;
-            let number = first + round * count + number;
-            let link = Link::open(Transport::Udp, server, number)?;
-            let mut allocation = Opening::begin(link, number, &credentials)?.authenticate(&mut inbox)?;
-            allocation.finish(&mut inbox)?;
-            allocation.end()?;
-            allocation.done(&mut inbox)?;
-        }
-        let after = process::usage(node.ready.pid).ok_or("no /proc")?;
-        spent = (after.cpu_seconds - before.cpu_seconds) * 1e6 / f64::from(count);
-    }
-    Ok(spent)
 }

@@ -38,9 +38,19 @@ fn short_sessions_of_a_relay_are_billed_for_what_the_wire_carried() {
 }
 
 #[test]
+fn an_admission_is_weighed() {
+    let report = loadtest::admission::run(20, &ProgressBar::hidden()).unwrap();
+    assert_eq!(report.admissions, 20);
+    assert!(
+        report.credentials_cpu_us.is_finite() && report.signature_check_us > 0.0,
+        "{report:?}"
+    );
+}
+
+#[test]
 fn clients_hear_that_their_money_is_gone_and_a_top_up_at_either_node_brings_their_media_back() {
     let database = server::start();
-    let report = loadtest::notices::run(database.url(), 2, 5, &ProgressBar::hidden()).unwrap();
+    let report = loadtest::notices::run(database.url(), 2, &ProgressBar::hidden()).unwrap();
     assert_eq!(
         (report.held_told_ms.count, report.resumed_told_here_ms.count),
         (2, 1),
