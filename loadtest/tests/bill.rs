@@ -62,7 +62,8 @@ fn clients_hear_that_their_money_is_gone_and_a_top_up_at_either_node_brings_thei
 /// What is shown in a default run; `MILLIWAY_VOUCHERS=N` for more.
 const VOUCHERS: usize = 100;
 const CLIENTS: usize = 64;
-const HOLDERS: usize = 20;
+/// Of each holder.
+const VOUCHERS_EACH: usize = 5;
 const NODES: usize = 3;
 const VOUCHER_MSAT: u64 = 1_000;
 
@@ -194,10 +195,12 @@ fn three_nodes_that_are_killed_credit_every_voucher_once_and_bill_what_the_wire_
     let vouchers: usize = std::env::var("MILLIWAY_VOUCHERS").map_or(VOUCHERS, |count| count.parse().unwrap());
     let mut database = server::start();
     let nodes = Nodes::start(database.url());
-    let holders: Vec<SigningKey> = (0..HOLDERS).map(|_| SigningKey::generate()).collect();
+    let holders: Vec<SigningKey> = (0..vouchers.div_ceil(VOUCHERS_EACH))
+        .map(|_| SigningKey::generate())
+        .collect();
     let base = nodes.base(0).unwrap();
     let tokens: Vec<(&SigningKey, String)> = (0..vouchers)
-        .map(|number| &holders[number % HOLDERS])
+        .map(|number| &holders[number % holders.len()])
         .map(|holder| (holder, holder_token(&base, holder)))
         .collect();
     let (credited, repeated, over) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicBool::new(false));
@@ -282,7 +285,7 @@ fn three_nodes_that_are_killed_credit_every_voucher_once_and_bill_what_the_wire_
     let nonce = nonce(&base).unwrap();
     for (number, holder) in holders.iter().enumerate() {
         let account = signed(&base, &nonce, holder, "GET", "/v1/account", "").unwrap();
-        let own = (number..vouchers).step_by(HOLDERS).count() as u64;
+        let own = (number..vouchers).step_by(holders.len()).count() as u64;
         assert_eq!(account["available_msat"], own * VOUCHER_MSAT, "{account}");
     }
     check_bills(&mut played, &seen, &base, &nodes.did);
