@@ -64,7 +64,7 @@ impl Resolver {
             .collect();
         let names = Names::new(&config.hosts, exceptions, lookup);
         Ok(Resolver {
-            https: Https::new(names, &config.ca_file)?,
+            https: Https::new(names, &config.ca_file).map_err(|why| format!("did.ca_file {why}"))?,
             enabled: config.web,
             universal: Location::of_url(&config.universal_resolver).ok(),
             universal_methods: config.universal_methods.clone(),

@@ -6,7 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Folders whose tests the table may name.
-const TESTS: [&str; 6] = [
+const TESTS: [&str; 7] = [
+    "datagram/src",
     "turn-server/src",
     "turn-server/tests",
     "wire/src",

@@ -52,7 +52,7 @@ impl Webhook {
         Ok(Webhook {
             location,
             https: Https::new(names, &config.webhook_ca_file)
-                .map_err(|why| format!("records.webhook_ca_file: {why}"))?,
+                .map_err(|why| format!("records.webhook_ca_file {why}"))?,
             key,
             secret,
             records_max: usize::try_from(config.webhook_records_max).unwrap_or(1),

@@ -55,7 +55,7 @@ impl Https {
             // Without any, every fetch fails, which says so; a relay without did:web needs none.
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         } else {
-            let wrong = |error: &dyn std::fmt::Display| format!("did.ca_file {ca_file}: {error}");
+            let wrong = |error: &dyn std::fmt::Display| format!("{ca_file}: {error}");
             let certificates =
                 CertificateDer::pem_file_iter(Path::new(ca_file)).map_err(|error| wrong(&error))?;
             for certificate in certificates {

@@ -108,19 +108,22 @@ export function sfuUsage(packets, sfu, ports) {
 }
 
 /**
- * TURN's bill as the wire shows it: application bytes each way, and each allocation's life.
+ * TURN's bill as the wire shows it: application bytes each way, and each allocation's life. `sfuBytesOut`: what of them the SFU
+ * bills as well, where it is the only peer; it hands them over within the relay, so that no port of its own carries them.
  * @param {Packet[]} packets @param {number} turn its port
- * @returns {{bytesOut: number, bytesIn: number, allocations: Array<{port: number, seconds: number}>}}
+ * @returns {{bytesOut: number, bytesIn: number, sfuBytesOut: number, allocations: Array<{port: number, seconds: number}>}}
  */
 export function turnUsage(packets, turn) {
-  const usage = { bytesOut: 0, bytesIn: 0, allocations: [] };
+  const usage = { bytesOut: 0, bytesIn: 0, sfuBytesOut: 0, allocations: [] };
   const open = new Map();
   for (const { protocol, source, destination, payload, time } of packets) {
     if (protocol !== "udp" || (source !== turn && destination !== turn)) continue;
     const toClient = source === turn;
-    const bytes = applicationBytes(payload);
-    if (toClient) usage.bytesOut += bytes;
-    else usage.bytesIn += bytes;
+    for (const data of applicationData(payload)) {
+      if (!toClient) usage.bytesIn += data.length;
+      else usage.bytesOut += data.length;
+      if (toClient && isBillable(data)) usage.sfuBytesOut += data.length;
+    }
     const type = payload.readUInt16BE(0);
     if (toClient && type === ALLOCATED && !open.has(destination)) open.set(destination, time);
     if (!toClient && type === REFRESH && open.has(source) && lifetime(payload) === 0) {
@@ -134,19 +137,22 @@ export function turnUsage(packets, turn) {
 const [SEND, DATA, ALLOCATED, REFRESH] = [0x0016, 0x0017, 0x0103, 0x0004];
 const [ATTRIBUTE_DATA, ATTRIBUTE_LIFETIME] = [0x0013, 0x000d];
 
-function applicationBytes(payload) {
+/** What a message or datagram carries for, or from, a peer. */
+function* applicationData(payload) {
   const type = payload.readUInt16BE(0);
-  if (type === SEND || type === DATA) return attribute(payload, ATTRIBUTE_DATA)?.length ?? 0;
-  let bytes = 0;
+  if (type === SEND || type === DATA) {
+    const data = attribute(payload, ATTRIBUTE_DATA);
+    if (data) yield data;
+    return;
+  }
   for (let at = 0; at + 4 <= payload.length && payload[at] >= 0x40 && payload[at] <= 0x4f; ) {
     const length = payload.readUInt16BE(at + 2);
-    if (at + 4 + length > payload.length) break;
-    bytes += length;
+    if (at + 4 + length > payload.length) return;
+    yield payload.subarray(at + 4, at + 4 + length);
     at += 4 + length;
     // A client may pad to four bytes over UDP as well (RFC 8656 section 12.5).
     while (at % 4 && at < payload.length && payload[at] === 0) at++;
   }
-  return bytes;
 }
 
 function lifetime(payload) {
