@@ -48,6 +48,26 @@ pub struct Receipt {
     pub msat: u64,
     /// Unix nanoseconds of the end; none while a meter runs.
     pub ended: Option<u64>,
+    /// Why it ended.
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
+impl Receipt {
+    /// What its segments come to by their own figures, in msat; none where one names no terms, or past what a bill can
+    /// come to.
+    pub fn recomputed(&self) -> Option<u64> {
+        let mut rated = self
+            .segments
+            .iter()
+            .map(|segment| owed(segment, self.terms_of(segment)?));
+        rated.try_fold(0, |sum: u64, msat| sum.checked_add(msat?))
+    }
+
+    fn terms_of(&self, segment: &Segment) -> Option<&Terms> {
+        let of = |terms: &&Terms| terms.service == segment.service && terms.tariff == segment.tariff;
+        self.terms.iter().find(of)
+    }
 }
 
 /// A tariff as it applied.
@@ -183,7 +203,7 @@ pub fn verify(
     documents: &Documents,
     expected: &Expected<'_>,
 ) -> Result<(Receipt, Vec<Warning>), ReceiptFault> {
-    let receipt = open(jws, relay, documents)?;
+    let receipt = signed(jws, relay, documents)?;
     if receipt.session != expected.session {
         return Err(ReceiptFault::Session);
     }
@@ -200,7 +220,11 @@ pub fn verify(
     Ok((receipt, warnings))
 }
 
-fn open(jws: &str, relay: &Did, documents: &Documents) -> Result<Receipt, ReceiptFault> {
+/// A receipt that `relay` signed, whatever it claims.
+///
+/// # Errors
+/// [`ReceiptFault::Malformed`] and [`ReceiptFault::Signature`].
+pub fn signed(jws: &str, relay: &Did, documents: &Documents) -> Result<Receipt, ReceiptFault> {
     if jws.len() > LENGTH_MAX {
         return Err(ReceiptFault::Malformed);
     }
@@ -212,8 +236,8 @@ fn open(jws: &str, relay: &Did, documents: &Documents) -> Result<Receipt, Receip
         document.key(kid).cloned()
     });
     let key = key.ok_or(ReceiptFault::Signature)?;
-    let signed = parsed.verify(&key).is_ok() && parsed.header("typ") == Some(RECEIPT_TYP);
-    if signed && claims.iss == *relay {
+    let holds = parsed.verify(&key).is_ok() && parsed.header("typ") == Some(RECEIPT_TYP);
+    if holds && claims.iss == *relay {
         Ok(claims)
     } else {
         Err(ReceiptFault::Signature)
@@ -223,8 +247,7 @@ fn open(jws: &str, relay: &Did, documents: &Documents) -> Result<Receipt, Receip
 fn add_up(receipt: &Receipt) -> Result<(), ReceiptFault> {
     let mut sum: u64 = 0;
     for segment in &receipt.segments {
-        let of = |terms: &&Terms| terms.service == segment.service && terms.tariff == segment.tariff;
-        let terms = receipt.terms.iter().find(of).ok_or(ReceiptFault::Arithmetic)?;
+        let terms = receipt.terms_of(segment).ok_or(ReceiptFault::Arithmetic)?;
         if owed(segment, terms) != Some(segment.msat) {
             return Err(ReceiptFault::Arithmetic);
         }
@@ -276,7 +299,7 @@ fn follows(
     if before_jws == jws {
         return Ok(());
     }
-    let before = open(before_jws, relay, documents).map_err(|_| ReceiptFault::Chain)?;
+    let before = signed(before_jws, relay, documents).map_err(|_| ReceiptFault::Chain)?;
     let grows = before.session == receipt.session
         && receipt.number > before.number
         && receipt.segments.starts_with(&before.segments);

@@ -10,7 +10,8 @@
 use std::time::{Duration, Instant};
 
 use loadtest::client::{Client, Detour, Place};
-use loadtest::relay::{Relay, faucet};
+use loadtest::holder::bearer_token;
+use loadtest::relay::Relay;
 use loadtest::swarm::Swarm;
 use loadtest::{Error, http, process};
 
@@ -27,7 +28,7 @@ fn main() -> Result<(), Error> {
     let epoch = Instant::now();
     let mut swarm = Swarm::new()?;
     for index in 0..=subscribers {
-        let token = faucet(&base, BALANCE_MSAT)?;
+        let token = bearer_token(&base, BALANCE_MSAT)?;
         let place = Place {
             base: &base,
             token: &token,

@@ -10,12 +10,12 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 
 use crate::Error;
-use crate::notices::{nonce, signed, token};
+use crate::holder::{nonce, token};
 use crate::process;
 use crate::relay::Relay;
 use crate::turn::allocation::Opening;
 use crate::turn::link::{Link, Transport};
-use crate::turn::server::listener;
+use crate::turn::server::credentials;
 
 /// For so long the relay is looked at while nobody asks anything.
 const IDLE: Duration = Duration::from_secs(4);
@@ -49,19 +49,18 @@ pub fn run(count: u32, progress: &ProgressBar) -> Result<Report, Error> {
         let holders = (0..count)
             .map(|_| {
                 let key = SigningKey::generate();
-                let token = token(&relay, &key, 10_000_000)?;
+                let token = token(&relay.ready.http, &key, 10_000_000)?;
                 Ok((key, token))
             })
             .collect::<Result<Vec<_>, Error>>()?;
         let before = used()?.cpu_seconds;
         sleep(IDLE);
         let idle = (used()?.cpu_seconds - before) / IDLE.as_secs_f64();
-        let nonce = nonce(&relay)?;
+        let nonce = nonce(&relay.ready.http)?;
         let (before, began) = (used()?.cpu_seconds, Instant::now());
         let mut sold = Vec::new();
         for (key, token) in &holders {
-            let answer = signed(&relay, &nonce, key, Some(token), "/v1/turn/credentials", "")?;
-            sold.push(listener(&answer, Transport::Udp)?);
+            sold.push(credentials(&relay.ready.http, &nonce, key, token)?);
             progress.inc(1);
         }
         let net = |before: f64, began: Instant, now: f64| {

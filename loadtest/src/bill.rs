@@ -8,12 +8,13 @@ mod audit;
 mod capture;
 mod session;
 
-pub use audit::{Audit, Bill, audit};
+pub use audit::{Audit, audit, bytes, receipt};
 pub use capture::{Capture, Seen};
 pub use session::{Purse, Session, play, sell};
 
 use std::collections::BTreeMap;
 
+use identity::Did;
 use indicatif::ProgressBar;
 
 use crate::Error;
@@ -25,7 +26,7 @@ const WAVE: usize = 64;
 pub const SESSIONS_MAX: u32 = 16_000;
 
 /// Plays so many sessions at a relay and compares its receipts with the wire.
-pub fn run(base: &str, relay: &str, sessions: u32, progress: &ProgressBar) -> Result<Audit, Error> {
+pub fn run(base: &str, relay: &Did, sessions: u32, progress: &ProgressBar) -> Result<Audit, Error> {
     if sessions > SESSIONS_MAX {
         return Err(format!("at most {SESSIONS_MAX} sessions").into());
     }
@@ -47,7 +48,7 @@ pub fn run(base: &str, relay: &str, sessions: u32, progress: &ProgressBar) -> Re
     let seen = capture.stop()?;
     let bills = played
         .values()
-        .map(|session| Ok((session, Bill::fetch(session, relay)?)))
+        .map(|session| Ok((session, receipt(session, relay)?)))
         .collect::<Result<Vec<_>, Error>>()?;
     Ok(audit(&bills, &seen))
 }

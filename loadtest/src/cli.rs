@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use identity::Did;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use loadtest::Error;
 use loadtest::page::page;
@@ -302,7 +303,12 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Error> {
         Service::Bill { sessions, report } => {
             let relay = Relay::start()?;
             let progress = progress_bar(u64::from(sessions))?;
-            let audit = loadtest::bill::run(&relay.ready.http, &relay.ready.did, sessions, &progress);
+            let audit = loadtest::bill::run(
+                &relay.ready.http,
+                &Did::parse(&relay.ready.did)?,
+                sessions,
+                &progress,
+            );
             progress.finish_and_clear();
             if audit.is_err() {
                 print_end(&relay.log());

@@ -70,7 +70,8 @@ pub fn call(
     }
 }
 
-fn call_once(
+/// The same, once.
+pub fn call_once(
     base: &str,
     method: &str,
     path: &str,

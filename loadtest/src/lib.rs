@@ -11,6 +11,7 @@ pub mod client;
 pub mod dtls;
 pub mod engine;
 pub mod histogram;
+pub mod holder;
 pub mod http;
 pub mod ice;
 pub mod janus;

@@ -8,26 +8,26 @@ use std::fs;
 use std::net::TcpStream;
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use datagram::{Inbox, Socket};
 use dsip::message::RelayMessage;
 use dsip::{Client, Terms};
 use dsip::{Encoding, SUBPROTOCOL};
-use identity::{Did, SigningKey, proof};
+use identity::{Did, SigningKey};
 use indicatif::ProgressBar;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{self, Message, WebSocket};
 use wire::channel_data::{self, ChannelNumber, HEADER_LEN};
 
 use crate::Error;
-use crate::http;
+use crate::holder::{nonce, now, signed, token};
 use crate::relay::Relay;
 use crate::turn::allocation::{Allocation, Opening};
 use crate::turn::link::{Link, Transport, bind_peer};
-use crate::turn::server::listener;
+use crate::turn::server::credentials;
 
 /// What a round begins with: enough to be let in twice, for the session and for the allocation.
 const PURSE_MSAT: u64 = 50;
@@ -180,7 +180,7 @@ fn is_here(number: u32) -> bool {
 fn play(nodes: &Nodes, number: u32) -> Result<Round, Error> {
     let mut spender = Spender::open(&nodes.here, number, PURSE_MSAT)?;
     let notices = listen(&nodes.here, &spender.key, &spender.token, number)?;
-    let top_up = token(&nodes.here, &spender.key, TOP_UP_MSAT)?;
+    let top_up = token(&nodes.here.ready.http, &spender.key, TOP_UP_MSAT)?;
     // Burns until the peer hears nothing more.
     let begin = Instant::now();
     let mut last = Instant::now();
@@ -201,9 +201,11 @@ fn play(nodes: &Nodes, number: u32) -> Result<Round, Error> {
         &nodes.elsewhere
     };
     let body = json!({ "token": top_up }).to_string();
-    let nonce = nonce(node)?;
+    let base = &node.ready.http;
+    let nonce = nonce(base)?;
     let sent = Instant::now();
-    let answer = signed(node, &nonce, &spender.key, None, "/v1/topup", &body)?;
+    let answer = signed(base, &nonce, &spender.key, None, "POST", "/v1/topup", &body)?;
+    let answer = answer.expect(200, "a top-up")?.json()?;
     if answer["credited_msat"] != TOP_UP_MSAT {
         return Err(format!("a top-up was answered with {answer}").into());
     }
@@ -248,10 +250,9 @@ struct Spender {
 impl Spender {
     fn open(node: &Relay, number: u32, msat: u64) -> Result<Spender, Error> {
         let key = SigningKey::generate();
-        let token = token(node, &key, msat)?;
-        let nonce = nonce(node)?;
-        let answer = signed(node, &nonce, &key, Some(&token), "/v1/turn/credentials", "")?;
-        let (credentials, server) = listener(&answer, Transport::Udp)?;
+        let base = &node.ready.http;
+        let token = token(base, &key, msat)?;
+        let (credentials, server) = credentials(base, &nonce(base)?, &key, &token)?;
         let mut inbox = Inbox::new();
         let link = Link::open(Transport::Udp, server, number)?;
         let mut allocation = Opening::begin(link, number, &credentials)?.authenticate(&mut inbox)?;
@@ -398,55 +399,4 @@ fn sdp() -> String {
         "",
     ]
     .join("\r\n")
-}
-
-fn now() -> Result<u64, Error> {
-    Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs())
-}
-
-pub(crate) fn nonce(node: &Relay) -> Result<String, Error> {
-    let challenge = http::call(&node.ready.http, "GET", "/v1/account", &[], "")?;
-    let nonce = challenge
-        .header("dpop-nonce")
-        .ok_or("a challenge without a nonce")?;
-    Ok(nonce.to_owned())
-}
-
-/// A POST with a proof of the key, and the token where there is one.
-pub(crate) fn signed(
-    node: &Relay,
-    nonce: &str,
-    key: &SigningKey,
-    token: Option<&str>,
-    path: &str,
-    body: &str,
-) -> Result<Value, Error> {
-    let base = &node.ready.http;
-    let url = format!("{base}{path}");
-    let request = proof::Request {
-        method: "POST",
-        url: &url,
-        body: body.as_bytes(),
-    };
-    let dpop = proof::sign_dpop(key, &request, token, nonce, now()?);
-    let authorization = token.map(|token| format!("DPoP {token}"));
-    let mut headers = vec![("dpop", &dpop[..]), ("content-type", "application/json")];
-    if let Some(authorization) = &authorization {
-        headers.push(("authorization", authorization));
-    }
-    http::call(base, "POST", path, &headers, body)?
-        .expect(200, path)?
-        .json()
-}
-
-/// A token of the faucet for this key.
-pub(crate) fn token(node: &Relay, key: &SigningKey, msat: u64) -> Result<String, Error> {
-    let body = json!({ "sub": key.did().as_str(), "balance_msat": msat }).to_string();
-    let headers = [("content-type", "application/json")];
-    let answer = http::call(&node.ready.http, "POST", "/v1/dev/faucet", &headers, &body)?;
-    let answer = answer.expect(200, "the faucet")?.json()?;
-    Ok(answer["token"]
-        .as_str()
-        .ok_or("the faucet gave no token")?
-        .to_owned())
 }

@@ -8,13 +8,11 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use identity::SigningKey;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 use tempfile::TempDir;
 
 use crate::Error;
-use crate::http;
 
 /// How long the relay may take until its ready line, and from SIGTERM to its end.
 const START_MAX: Duration = Duration::from_secs(20);
@@ -196,25 +194,4 @@ impl Drop for Relay {
     fn drop(&mut self) {
         drop(self.terminate(Duration::from_millis(200)));
     }
-}
-
-/// A bearer token of the relay's own faucet, with an account of its own behind it.
-pub fn faucet(base: &str, balance_msat: u64) -> Result<String, Error> {
-    let holder = SigningKey::generate().did().as_str().to_owned();
-    let body = serde_json::json!({ "sub": holder, "balance_msat": balance_msat, "bearer": true }).to_string();
-    let answer = http::call(
-        base,
-        "POST",
-        "/v1/dev/faucet",
-        &[("content-type", "application/json")],
-        &body,
-    )?;
-    let answer = match answer.status {
-        201 => answer,
-        _ => answer.expect(200, "the faucet")?,
-    };
-    answer.json()?["token"]
-        .as_str()
-        .map(str::to_owned)
-        .ok_or_else(|| "the faucet gave no token".into())
 }

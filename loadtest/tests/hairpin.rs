@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use loadtest::client::{Client, Detour, Place};
+use loadtest::holder::bearer_token;
 use loadtest::http::{self, Answer};
-use loadtest::relay::{Relay, faucet};
+use loadtest::relay::Relay;
 use loadtest::swarm::Swarm;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -249,7 +250,7 @@ fn relay_only(shards: usize, subscribers: u32) {
     let epoch = Instant::now();
     let mut swarm = Swarm::new().expect("a poll");
     for index in 0..=subscribers {
-        let token = faucet(&base, BALANCE_MSAT).expect("the faucet of a dev relay");
+        let token = bearer_token(&base, BALANCE_MSAT).expect("the faucet of a dev relay");
         let place = Place {
             base: &base,
             token: &token,
@@ -308,7 +309,7 @@ fn a_session_and_an_allocation_on_different_shards_meet_in_memory_and_both_bills
     let mut swarm = Swarm::new().expect("a poll");
     let mut tokens = Vec::new();
     for index in 0..=SUBSCRIBERS {
-        let token = faucet(&base, BALANCE_MSAT).expect("the faucet of a dev relay");
+        let token = bearer_token(&base, BALANCE_MSAT).expect("the faucet of a dev relay");
         let place = Place {
             base: &base,
             token: &token,

@@ -4,7 +4,8 @@
 use std::time::{Duration, Instant};
 
 use loadtest::client::{Client, Place};
-use loadtest::relay::{Relay, faucet};
+use loadtest::holder::bearer_token;
+use loadtest::relay::Relay;
 use loadtest::swarm::Swarm;
 
 const ONE_IN: u64 = 20;
@@ -16,7 +17,7 @@ fn video_arrives_whole_although_one_packet_in_twenty_is_lost_each_way() {
     let epoch = Instant::now();
     let mut swarm = Swarm::new().expect("a poll");
     let tokens: Vec<String> = (0..3)
-        .map(|_| faucet(&base, 10_000_000).expect("the faucet"))
+        .map(|_| bearer_token(&base, 10_000_000).expect("the faucet"))
         .collect();
     let place = |token| Place {
         base: &base,

@@ -5,8 +5,9 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use loadtest::client::{Client, Place};
+use loadtest::holder::bearer_token;
 use loadtest::http;
-use loadtest::relay::{Relay, faucet};
+use loadtest::relay::Relay;
 use loadtest::swarm::Swarm;
 
 const BALANCE_MSAT: u64 = 10_000_000;
@@ -38,7 +39,7 @@ fn both_shards_forward_in_one_room_and_every_packet_crosses_at_most_once() {
         room: "wide-room",
         name: "stage",
     };
-    let token = |_| faucet(&base, BALANCE_MSAT).expect("the faucet of a dev relay");
+    let token = |_| bearer_token(&base, BALANCE_MSAT).expect("the faucet of a dev relay");
     let tokens: Vec<String> = (0..=SUBSCRIBERS).map(token).collect();
     for (client, token) in tokens.iter().enumerate() {
         let client = match client {

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use loadtest::client::{Client, Place};
+use loadtest::holder::bearer_token;
 use loadtest::http;
-use loadtest::relay::{Relay, faucet};
+use loadtest::relay::Relay;
 use loadtest::swarm::Swarm;
 use serde_json::Value;
 
@@ -42,7 +43,7 @@ fn a_publisher_reaches_two_subscribers_and_the_receipts_add_up() {
     let base = relay.ready.http.clone();
     let epoch = Instant::now();
     let mut swarm = Swarm::new().expect("a poll");
-    let token = |_| faucet(&base, BALANCE_MSAT).expect("the faucet of a dev relay");
+    let token = |_| bearer_token(&base, BALANCE_MSAT).expect("the faucet of a dev relay");
     let tokens: Vec<String> = (0..3).map(token).collect();
     let place = |token| Place {
         base: &base,

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use datagram::Inbox;
+use loadtest::holder::bearer_token;
 use loadtest::http;
-use loadtest::relay::{Relay, faucet};
+use loadtest::relay::Relay;
 use loadtest::turn::allocation::{Allocation, Opening};
 use loadtest::turn::link::{Link, Transport};
 use loadtest::turn::server::bought;
@@ -38,7 +39,7 @@ impl Client {
     /// With an allocation and a permission for 127.0.0.1.
     fn of(relay: &Relay, transport: Transport) -> Client {
         let base = relay.ready.http.clone();
-        let token = faucet(&base, BALANCE_MSAT).expect("the faucet of a dev relay");
+        let token = bearer_token(&base, BALANCE_MSAT).expect("the faucet of a dev relay");
         let bought = bought(&base, &token, transport).expect("a username");
         let mut inbox = Inbox::new();
         let link = Link::open(transport, bought.server, 1).expect("a way to the server");

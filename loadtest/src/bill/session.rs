@@ -9,12 +9,11 @@ use wire::channel_data::{self, ChannelNumber, HEADER_LEN};
 
 use super::capture::{LABEL, label};
 use crate::Error;
-use crate::http;
+use crate::holder::bearer_token;
 use crate::publisher::single;
-use crate::relay::faucet;
 use crate::turn::allocation::{Allocation, Credentials, Opening};
 use crate::turn::link::{Link, Transport, bind_peer};
-use crate::turn::server::listener;
+use crate::turn::server::{Bought, bought};
 
 /// A round: everybody sends once each way.
 const ROUND: Duration = Duration::from_millis(20);
@@ -73,16 +72,12 @@ pub struct Session {
 /// Buys a session at a relay.
 pub fn sell(base: &str, number: u32, purse: Purse) -> Result<Session, Error> {
     let voucher = purse.msat(number);
-    let token = faucet(base, voucher)?;
-    let authorization = format!("Bearer {token}");
-    let headers = [("authorization", &authorization[..])];
-    let answer = http::call(base, "POST", "/v1/turn/credentials", &headers, "")?;
-    let answer = answer.expect(200, "TURN credentials")?.json()?;
-    let (credentials, server) = listener(&answer, Transport::Udp)?;
-    let session = answer["session"]
-        .as_str()
-        .ok_or("credentials without a session")?
-        .to_owned();
+    let token = bearer_token(base, voucher)?;
+    let Bought {
+        credentials,
+        server,
+        session,
+    } = bought(base, &token, Transport::Udp)?;
     Ok(Session {
         number,
         base: base.to_owned(),

@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 use std::net::TcpStream;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use dsip::message::{Bye, Challenge, ClientChanges, Description, Hello, Invite, Media, Update};
 use dsip::{Envelope, RelayMessage, SUBPROTOCOL};
@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{self, Message, WebSocket};
 
 use crate::Error;
-use crate::http;
+use crate::holder::{now, token};
 use crate::peer::Negotiated;
 use crate::sdp::{Direction, Kind, Local, Remote, answer, offer};
 
@@ -61,7 +61,7 @@ impl Calls {
             .strip_prefix("http://")
             .ok_or("only http:// is spoken here")?;
         let key = SigningKey::generate();
-        let token = token(&self.base, &key)?;
+        let token = token(&self.base, &key, BALANCE_MSAT)?;
         let stream = TcpStream::connect(host)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -155,8 +155,7 @@ impl Participant {
     }
 
     fn say(&mut self, kind: &str, body: &impl Serialize) -> Result<(), Error> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-        let envelope = dsip::seal(&self.key, self.relay.as_ref(), kind, body, now);
+        let envelope = dsip::seal(&self.key, self.relay.as_ref(), kind, body, now()?);
         let mut sent = self.socket.send(Message::text(envelope));
         let end = Instant::now() + PATIENCE;
         // The socket may be full for a moment.
@@ -213,16 +212,4 @@ impl Participant {
             _ => Ok(()),
         }
     }
-}
-
-/// A token for this key, which proves itself over DSIP.
-fn token(base: &str, key: &SigningKey) -> Result<String, Error> {
-    let body = serde_json::json!({ "sub": key.did().as_str(), "balance_msat": BALANCE_MSAT }).to_string();
-    let headers = [("content-type", "application/json")];
-    let answer = http::call(base, "POST", "/v1/dev/faucet", &headers, &body)?;
-    let answer = answer.expect(200, "the faucet")?.json()?;
-    Ok(answer["token"]
-        .as_str()
-        .ok_or("the faucet gave no token")?
-        .to_owned())
 }

@@ -5,9 +5,9 @@ use std::time::Instant;
 use super::dsip::Calls;
 use super::{Manner, Signalling, Wish};
 use crate::Error;
+use crate::holder::bearer_token;
 use crate::http;
 use crate::peer::Negotiated;
-use crate::relay::faucet;
 use crate::sdp::{Direction, Kind, Local, Remote, offer};
 
 /// What each client may spend: enough for hours.
@@ -60,7 +60,7 @@ impl Whip {
 
     fn exchange(&mut self, local: &Local, path: &str, direction: Direction) -> Result<Negotiated, Error> {
         let authorization = match &self.tokens {
-            Tokens::Faucet => Some(format!("Bearer {}", faucet(&self.base, BALANCE_MSAT)?)),
+            Tokens::Faucet => Some(format!("Bearer {}", bearer_token(&self.base, BALANCE_MSAT)?)),
             Tokens::Fixed(token) => Some(format!("Bearer {token}")),
             Tokens::None => None,
         };

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use identity::SigningKey;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -16,9 +17,10 @@ use tempfile::TempDir;
 use super::allocation::Credentials;
 use super::link::{Link, Transport};
 use crate::Error;
+use crate::holder::{bearer_token, signed};
 use crate::http;
 use crate::process;
-use crate::relay::{Relay, faucet};
+use crate::relay::Relay;
 
 /// A kind of server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -195,7 +197,7 @@ impl Server {
 
 /// A username of Milliway's, and its listener for this transport.
 fn sold(base: &str, transport: Transport) -> Result<(Credentials, SocketAddr), Error> {
-    let bought = bought(base, &faucet(base, BALANCE_MSAT)?, transport)?;
+    let bought = bought(base, &bearer_token(base, BALANCE_MSAT)?, transport)?;
     Ok((bought.credentials, bought.server))
 }
 
@@ -223,8 +225,19 @@ pub fn bought(base: &str, token: &str, transport: Transport) -> Result<Bought, E
     })
 }
 
+/// A username for who holds this token and its key, and the listener over UDP.
+pub fn credentials(
+    base: &str,
+    nonce: &str,
+    key: &SigningKey,
+    token: &str,
+) -> Result<(Credentials, SocketAddr), Error> {
+    let answer = signed(base, nonce, key, Some(token), "POST", "/v1/turn/credentials", "")?;
+    listener(&answer.expect(200, "TURN credentials")?.json()?, Transport::Udp)
+}
+
 /// The username in an answer with `iceServers`, and the listener for this transport.
-pub fn listener(answer: &Value, transport: Transport) -> Result<(Credentials, SocketAddr), Error> {
+fn listener(answer: &Value, transport: Transport) -> Result<(Credentials, SocketAddr), Error> {
     let (scheme, suffix) = match transport {
         Transport::Udp => ("turn:", "transport=udp"),
         Transport::Tcp => ("turn:", "transport=tcp"),

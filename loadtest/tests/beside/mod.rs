@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use loadtest::holder::bearer_token;
 use loadtest::http;
-use loadtest::relay::{Relay, faucet};
+use loadtest::relay::Relay;
 
 /// What a TURN client shows.
 #[derive(Clone)]
@@ -24,7 +25,7 @@ pub struct Credentials {
 
 /// Of an account of their own.
 pub fn credentials(relay: &Relay) -> Credentials {
-    let token = faucet(&relay.ready.http, 10_000_000).expect("the faucet of a dev relay");
+    let token = bearer_token(&relay.ready.http, 10_000_000).expect("the faucet of a dev relay");
     let authorization = format!("Bearer {token}");
     let answer = http::call(
         &relay.ready.http,
