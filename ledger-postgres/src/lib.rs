@@ -11,6 +11,8 @@
 //! The caller's thread waits for each commit; every wait has an end.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod column;
+mod keys;
 mod link;
 mod load;
 mod outbox;
@@ -34,8 +36,10 @@ use metering::receipt::Receipt;
 use metering::{AccountId, LeaseId, SessionId};
 use tokio::runtime::Runtime;
 
+use column::parse;
+use keys::Keys;
 use link::{Link, PATIENCE, is_conflict, silent};
-use page::{Keys, NodeRow, Page, parse};
+use page::{NodeRow, Page};
 
 /// A commit that another one was faster than is tried so often. Each failure means that somebody got on.
 const ATTEMPTS_MAX: u32 = 40;
@@ -124,7 +128,9 @@ impl Postgres {
         })?;
         let open = ledger.open_leases()?;
         let mut work = Work::new(now);
-        work.keys.leases.extend(open.iter().map(|lease| page::id(*lease)));
+        work.keys
+            .leases
+            .extend(open.iter().map(|lease| column::id(*lease)));
         let recovery = ledger.commit(work, |books, _| books.recover(&open, RECOVERY_REASON))?;
         Ok((ledger, recovery))
     }
@@ -232,7 +238,7 @@ impl Postgres {
                         "it has as many nodes as there can be".to_owned(),
                     ));
                 }
-                let begun = page::store(&NodeRow::default());
+                let begun = column::store(&NodeRow::default());
                 link.query(
                     "INSERT INTO nodes (shard, name, row) VALUES ($1, $2, $3::text::jsonb)",
                     &[&shard, &self.options.node, &begun],
@@ -295,12 +301,13 @@ impl Postgres {
                 .iter()
                 .zip(&found.taken)
                 .filter(|(_, taken)| !**taken);
-            keys.leases.extend(slow.map(|(report, _)| page::id(report.lease)));
+            keys.leases
+                .extend(slow.map(|(report, _)| column::id(report.lease)));
         }
         if let Some(dead) = &work.dead {
             found.orphans = dead.declare(link).await?;
             keys.leases
-                .extend(found.orphans.iter().map(|lease| page::id(*lease)));
+                .extend(found.orphans.iter().map(|lease| column::id(*lease)));
         }
         let limits = &self.options.limits;
         let of_shard = u32::try_from(shard).unwrap_or_default();
@@ -598,7 +605,9 @@ impl Ledger for Postgres {
             roll_back(&self.link, loaded).await
         })?;
         let mut work = Work::new(now);
-        work.keys.leases.extend(open.iter().map(|lease| page::id(*lease)));
+        work.keys
+            .leases
+            .extend(open.iter().map(|lease| column::id(*lease)));
         self.commit(work, |books, _| books.recover(&open, RECOVERY_REASON))
             .map(drop)
     }

@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 use metering::LeaseId;
 use metering::ledger::{DumpRow, LeaseState, LedgerError, Renumbering, Sums, Tally};
 
+use crate::column::{self, LEASE_BITS};
 use crate::link::Link;
 use crate::outbox;
-use crate::page::{self, LEASE_BITS, NodeRow, Page};
+use crate::page::{NodeRow, Page};
 
 /// The name of the node that is gone.
 const NAME: &str = "imported";
@@ -58,13 +59,13 @@ pub(crate) async fn load(
         };
         link.query(
             "UPDATE nodes SET row = $2::text::jsonb WHERE shard = $1",
-            &[&last, &page::store(&row)],
+            &[&last, &column::store(&row)],
         )
         .await?;
     }
     link.query(
         "INSERT INTO nodes (shard, name, row) VALUES ($1, $2, $3::text::jsonb)",
-        &[&shard, &NAME, &page::store(&NodeRow::default())],
+        &[&shard, &NAME, &column::store(&NodeRow::default())],
     )
     .await?;
     let mut renumbering = Renumbering::new(shard as u32);

@@ -14,8 +14,8 @@ use metering::ledger::{
 use metering::{AccountId, Voucher};
 use tokio_postgres::Row;
 
+use crate::column::{parse, store};
 use crate::link::Link;
-use crate::page::{parse, store};
 
 /// What comes next for a sink, if this node is the one to deliver it.
 pub(crate) async fn unsent(

@@ -4,23 +4,22 @@
 //! accounts by name, leases by number, sessions, payers' grants, issuers, sums with a ceiling. A row that is not there cannot be locked: it
 //! is inserted, and where another node was first the unique key says so and the commit is tried again.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
 use metering::ledger::{
-    AccountView, Bounds, Ceiling, Command, Denied, DumpRow, Entry, EntryId, LeaseState, LeaseView,
-    LedgerError, Rows, SessionRow, SignedReceipt, Sums, Tally, TopUp, TopUpState, VoucherName, VoucherRow,
+    AccountView, Ceiling, Denied, DumpRow, Entry, EntryId, LeaseState, LeaseView, LedgerError, Rows,
+    SessionRow, SignedReceipt, Sums, Tally, TopUp, VoucherName, VoucherRow,
 };
 use metering::receipt::Segment;
-use metering::{AccountId, LeaseId, Msat, Rates, Service, SessionId, Usage, meter};
-use serde::de::DeserializeOwned;
+use metering::{AccountId, LeaseId, Msat, SessionId};
 use serde::{Deserialize, Serialize};
 use tokio_postgres::Row;
 
+use crate::column::{
+    LEASE_BITS, LEASES_FOR_UPDATE, Terms, amount, id, lease, msat, number, parse, state, store, top_up_state,
+};
+use crate::keys::Keys;
 use crate::link::Link;
-
-/// A lease's number says which node opened it: this many bits are the node's own count, so that with 8,191 nodes the
-/// number still fits what every JSON reader keeps exact.
-pub(crate) const LEASE_BITS: u32 = 40;
 
 /// Old sums are looked for once in so many commits.
 const FORGET_EVERY: u64 = 64;
@@ -32,138 +31,6 @@ pub(crate) struct NodeRow {
     pub(crate) commits: u64,
     pub(crate) next_lease: u64,
     pub(crate) next_entry: u64,
-}
-
-/// The part of a lease that never changes.
-#[derive(Serialize, Deserialize)]
-struct Terms {
-    service: Service,
-    tariff: String,
-    rates: Rates,
-    cap_max: Option<Msat>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    free_instead_of: Option<Rates>,
-}
-
-/// What a batch reads and writes.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Keys {
-    pub(crate) accounts: BTreeSet<String>,
-    pub(crate) leases: BTreeSet<i64>,
-    sessions: BTreeSet<String>,
-    grants: BTreeSet<String>,
-    vouchers: BTreeSet<VoucherName>,
-    issuers: BTreeSet<String>,
-    /// Issuers whose limit the command itself brings.
-    limited: BTreeSet<String>,
-    /// Sums with a ceiling, and until when they are asked for.
-    ceilings: BTreeMap<String, u64>,
-    receipts: Vec<(String, i32)>,
-    denied: BTreeSet<Denied>,
-    top_ups: BTreeSet<String>,
-    /// All of whose open leases are meant.
-    pub(crate) closing: BTreeSet<String>,
-}
-
-impl Keys {
-    /// Of these commands.
-    pub(crate) fn of<'c>(commands: impl IntoIterator<Item = &'c Command>) -> Self {
-        let mut keys = Self::default();
-        for command in commands {
-            match command {
-                Command::Credit(voucher) | Command::Gift { voucher, .. } => keys.voucher(voucher),
-                Command::CreditWithin { voucher, bounds } => {
-                    keys.voucher(voucher);
-                    keys.bounds(&voucher.iss, bounds);
-                }
-                Command::GrantLine { account, line } => {
-                    keys.accounts.insert(account.as_str().to_owned());
-                    keys.ceiling(&line.within);
-                }
-                Command::Open(open) => {
-                    let conditions = &open.conditions;
-                    if let Some(voucher) = &open.voucher {
-                        keys.voucher(voucher);
-                        keys.bounds(&voucher.iss, &conditions.bounds);
-                    }
-                    conditions
-                        .credit
-                        .iter()
-                        .for_each(|line| keys.ceiling(&line.within));
-                    keys.accounts.insert(open.account.as_str().to_owned());
-                    keys.sessions.insert(open.session.to_string());
-                    keys.grants.extend(open.cap.iter().map(|cap| cap.grant.clone()));
-                }
-                Command::Report(report) | Command::Settle { report, .. } => {
-                    keys.leases.insert(id(report.lease));
-                }
-                Command::Renew { lease, .. }
-                | Command::Release { lease }
-                | Command::Reclaim { lease, .. } => {
-                    keys.leases.insert(id(*lease));
-                }
-                Command::Freeze { account, .. } | Command::Refund { account, .. } => {
-                    keys.accounts.insert(account.as_str().to_owned());
-                }
-                Command::CloseAccount { account, .. } => {
-                    keys.accounts.insert(account.as_str().to_owned());
-                    keys.closing.insert(account.as_str().to_owned());
-                }
-                Command::Replay(record) => {
-                    record.claims.iter().for_each(|voucher| keys.voucher(voucher));
-                    keys.accounts.insert(record.entry.account.as_str().to_owned());
-                    keys.sessions
-                        .extend(record.entry.session.map(|session| session.to_string()));
-                }
-                Command::KeepReceipt { session, receipt } => {
-                    keys.receipts.push((session.to_string(), number(receipt.number)));
-                }
-                Command::Deny { denied, .. } => {
-                    keys.denied.insert(denied.clone());
-                }
-                Command::BeginTopUp { top_up, .. } => keys.top_up(&top_up.id, &top_up.account),
-                Command::SettleTopUp { id, account, .. } => {
-                    keys.top_up(id, account);
-                    // Its voucher is of its method, which is one of these.
-                    for iss in TOP_UP_METHODS {
-                        keys.vouchers.insert(VoucherName {
-                            iss: iss.to_owned(),
-                            jti: id.clone(),
-                        });
-                    }
-                }
-                Command::FailTopUp { id, account, .. } => keys.top_up(id, account),
-                Command::ExportTopUp { id } => {
-                    keys.top_ups.insert(id.clone());
-                }
-            }
-        }
-        keys
-    }
-
-    fn top_up(&mut self, id: &str, account: &AccountId) {
-        self.top_ups.insert(id.to_owned());
-        self.accounts.insert(account.as_str().to_owned());
-    }
-
-    fn bounds(&mut self, iss: &str, bounds: &Bounds) {
-        bounds.ceilings.iter().for_each(|ceiling| self.ceiling(ceiling));
-        self.limited
-            .extend(bounds.outstanding_max.map(|_| iss.to_owned()));
-    }
-
-    fn ceiling(&mut self, ceiling: &Ceiling) {
-        self.ceilings.insert(ceiling.name.clone(), ceiling.until);
-    }
-
-    fn voucher(&mut self, voucher: &metering::Voucher) {
-        self.accounts.insert(voucher.account.as_str().to_owned());
-        self.issuers.insert(voucher.iss.clone());
-        self.vouchers.insert(VoucherName {
-            iss: voucher.iss.clone(),
-            jti: voucher.jti.clone(),
-        });
-    }
 }
 
 /// A row, and what is to become of it.
@@ -717,15 +584,6 @@ impl Page {
     }
 }
 
-impl Keys {
-    /// Account, session and payer's grant of a lease, as the first three columns.
-    fn note_lease(&mut self, row: &Row) {
-        self.accounts.insert(row.get(0));
-        self.sessions.insert(row.get(1));
-        self.grants.extend(row.get::<_, Option<String>>(2));
-    }
-}
-
 impl Rows for Page {
     fn account(&mut self, account: &AccountId) -> Result<Option<AccountView>, LedgerError> {
         read(self.accounts.get(account.as_str()))
@@ -926,108 +784,4 @@ pub(crate) async fn tallies(link: &Link, of: Option<&[&str]>) -> Result<Vec<(Str
         refunded: msat(row.get(4)),
     };
     Ok(rows.iter().map(|row| (row.get(0), tally(row))).collect())
-}
-
-macro_rules! lease_columns {
-    ($rest:literal) => {
-        concat!(
-            "SELECT id, account, session, payer_grant, terms::text, granted, settled, segment, bytes_out, bytes_in, ",
-            "nanoseconds, sequence, epoch, state, memo, touched_at FROM leases ",
-            $rest
-        )
-    };
-}
-const LEASES_FOR_UPDATE: &str = lease_columns!("WHERE id = ANY($1) ORDER BY id FOR UPDATE");
-/// One lease.
-pub(crate) const LEASE: &str = lease_columns!("WHERE id = $1");
-/// All of them.
-pub(crate) const LEASES: &str = lease_columns!("ORDER BY id");
-
-/// A lease, from the columns of the statements above.
-pub(crate) fn lease(row: &Row) -> Result<LeaseView, LedgerError> {
-    let terms: Terms = parse(row.get(4))?;
-    let grant: Option<String> = row.get(3);
-    let count = |column: usize| row.get::<_, i64>(column) as u64;
-    let short = |column: usize| u32::try_from(row.get::<_, i64>(column)).unwrap_or(u32::MAX);
-    let state = match row.get(13) {
-        "open" => LeaseState::Open,
-        "closed" => LeaseState::Closed,
-        "reclaimed" => LeaseState::Reclaimed,
-        other => return Err(LedgerError::Corrupt(format!("a lease is in the state {other:?}"))),
-    };
-    let session: &str = row.get(2);
-    let mut reported = Usage {
-        bytes_out: count(8),
-        bytes_in: count(9),
-        nanoseconds: count(10),
-        debit: Msat::ZERO,
-    };
-    reported.debit = meter::running(reported.owed(&terms.rates));
-    Ok(LeaseView {
-        account: AccountId::new(row.get::<_, &str>(1)),
-        session: session
-            .parse()
-            .map_err(|_| LedgerError::Corrupt(format!("a session is called {session:?}")))?,
-        service: terms.service,
-        tariff: terms.tariff,
-        rates: terms.rates,
-        granted: msat(row.get(5)),
-        settled: msat(row.get(6)),
-        segment: short(7),
-        reported,
-        sequence: count(11),
-        epoch: short(12),
-        state,
-        memo: msat(row.get(14)),
-        cap: grant
-            .zip(terms.cap_max)
-            .map(|(grant, max)| metering::ledger::Cap { grant, max }),
-        free_instead_of: terms.free_instead_of,
-        touched_at: count(15),
-    })
-}
-
-fn state(state: LeaseState) -> &'static str {
-    match state {
-        LeaseState::Open => "open",
-        LeaseState::Closed => "closed",
-        LeaseState::Reclaimed => "reclaimed",
-    }
-}
-
-/// How a top-up may be paid, as the issuer of its voucher.
-const TOP_UP_METHODS: [&str; 2] = ["lightning", "cashu"];
-
-fn top_up_state(state: TopUpState) -> &'static str {
-    match state {
-        TopUpState::Open => "open",
-        TopUpState::Settled => "settled",
-        TopUpState::Failed => "failed",
-    }
-}
-
-/// A lease's key.
-pub(crate) fn id(lease: LeaseId) -> i64 {
-    lease.get() as i64
-}
-
-fn number(number: u32) -> i32 {
-    i32::try_from(number).unwrap_or(i32::MAX)
-}
-
-/// The database has no unsigned numbers: the 64 bits are kept as they are.
-fn amount(msat: Msat) -> i64 {
-    msat.get() as i64
-}
-
-fn msat(amount: i64) -> Msat {
-    Msat::new(amount as u64)
-}
-
-pub(crate) fn parse<T: DeserializeOwned>(row: &str) -> Result<T, LedgerError> {
-    serde_json::from_str(row).map_err(|error| LedgerError::Corrupt(format!("a row does not read: {error}")))
-}
-
-pub(crate) fn store<T: Serialize>(row: &T) -> String {
-    serde_json::to_string(row).expect("rows have string keys and no fallible fields")
 }

@@ -10,9 +10,10 @@ use metering::receipt::Receipt;
 use metering::{AccountId, LeaseId, Msat, SessionId};
 
 use crate::Dead;
+use crate::column::{self, parse};
 use crate::link::Link;
 use crate::outbox;
-use crate::page::{self, NodeRow, parse};
+use crate::page::{self, NodeRow};
 
 /// Every statement until its end sees the same moment, and nobody waits for it.
 const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
@@ -62,8 +63,8 @@ pub(crate) async fn news(link: &Link, accounts: &[AccountId]) -> Result<(News, V
 
 /// A lease.
 pub(crate) async fn lease(link: &Link, lease: LeaseId) -> Result<Option<LeaseView>, LedgerError> {
-    let rows = link.query(page::LEASE, &[&page::id(lease)]).await?;
-    rows.first().map(page::lease).transpose()
+    let rows = link.query(column::LEASE, &[&column::id(lease)]).await?;
+    rows.first().map(column::lease).transpose()
 }
 
 /// A node's open leases.
@@ -224,9 +225,9 @@ pub(crate) async fn verify(link: &Link) -> Result<Proof, Fault> {
     for account in accounts(link, None).await? {
         prover.account(&account)?;
     }
-    for row in link.query(page::LEASES, &[]).await? {
+    for row in link.query(column::LEASES, &[]).await? {
         let id = LeaseId::new(row.get::<_, i64>(0) as u64);
-        let lease = page::lease(&row)?;
+        let lease = column::lease(&row)?;
         // The index over the open ones is the database's own, and cannot differ from the rows.
         prover.lease(id, &lease, lease.state == LeaseState::Open)?;
     }
@@ -260,9 +261,9 @@ pub(crate) async fn dump(
     {
         to(DumpRow::Voucher(parse(row.get(0))?))?;
     }
-    for row in link.query(page::LEASES, &[]).await? {
+    for row in link.query(column::LEASES, &[]).await? {
         let id = LeaseId::new(row.get::<_, i64>(0) as u64);
-        to(DumpRow::Lease(id, Box::new(page::lease(&row)?)))?;
+        to(DumpRow::Lease(id, Box::new(column::lease(&row)?)))?;
     }
     for row in link
         .query("SELECT session, row::text FROM sessions ORDER BY session", &[])

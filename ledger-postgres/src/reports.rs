@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use metering::Report;
 use metering::ledger::{Command, LedgerError};
 
+use crate::column;
 use crate::link::Link;
-use crate::page;
 
 /// Which commands of a batch are reports that may go ahead of the others: the first that is said of their lease.
 /// What is said of other leases does not care about the order.
@@ -48,7 +48,7 @@ pub(crate) async fn take(link: &Link, reports: &[&Report], now: u64) -> Result<V
              AND l.sequence < v.sequence RETURNING l.id",
             &[
                 &(now as i64),
-                &of(|report| page::id(report.lease)),
+                &of(|report| column::id(report.lease)),
                 &of(|report| i64::from(report.epoch)),
                 &of(|report| i64::from(report.segment)),
                 &of(|report| report.sequence as i64),
@@ -61,6 +61,6 @@ pub(crate) async fn take(link: &Link, reports: &[&Report], now: u64) -> Result<V
     let taken: BTreeSet<i64> = rows.iter().map(|row| row.get(0)).collect();
     Ok(reports
         .iter()
-        .map(|report| taken.contains(&page::id(report.lease)))
+        .map(|report| taken.contains(&column::id(report.lease)))
         .collect())
 }

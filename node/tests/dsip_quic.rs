@@ -1,72 +1,27 @@
 //! DSIP over QUIC and in CBOR, against a really started relay, with the client of the crate `dsip`.
 #![allow(clippy::unwrap_used)]
 
+mod certificate;
 mod relay;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use certificate::trusting;
 use dsip::message::{ClientChanges, Mute};
 use dsip::{Client, Encoding, RelayMessage, Terms};
 use identity::{Did, SigningKey};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream};
 use relay::{Relay, now, offer};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{DigitallySignedStruct, SignatureScheme};
 
 /// How long a word of the relay may take on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// The relay's certificate proves nothing: its challenge does.
-#[derive(Debug)]
-struct AnyCertificate;
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ECDSA_NISTP256_SHA256, SignatureScheme::ED25519]
-    }
-}
-
 async fn connect(at: SocketAddr, alpn: &[u8]) -> Result<(Endpoint, Connection), quinn::ConnectionError> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut tls = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyCertificate))
-        .with_no_client_auth();
+    // The relay's certificate proves nothing: its challenge does.
+    let mut tls = trusting(&Arc::default());
     tls.alpn_protocols = vec![alpn.to_vec()];
     let endpoint = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
     let config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));

@@ -8,14 +8,13 @@ mod turn_client;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use relay::Relay;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConnection, StreamOwned};
+use turn_client::certificate::{Shown, trusting};
 use turn_client::{
     By, CHANNEL, Carrier, Client, PATIENCE, Peer, buy, client_hello, metric, relays, resident, wait_until,
 };
@@ -104,66 +103,18 @@ fn a_source_has_so_many_connections_and_gets_them_back() {
     }
 }
 
-/// Takes any certificate, and remembers it.
-#[derive(Debug, Default)]
-struct Shown(Mutex<Vec<u8>>);
-
-impl ServerCertVerifier for Shown {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        *self.0.lock().unwrap() = end_entity.to_vec();
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        aws_lc_rs::default_provider()
-            .signature_verification_algorithms
-            .supported_schemes()
-    }
-}
-
 type Tls = StreamOwned<ClientConnection, TcpStream>;
 
 /// A TLS connection that has had an answer, and the certificate it was shown.
 fn tls(relay: &Relay) -> (Tls, Vec<u8>) {
     let shown = Arc::new(Shown::default());
-    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(shown.clone())
-        .with_no_client_auth();
+    let config = trusting(&shown);
     let name = ServerName::try_from("localhost").unwrap();
     let connection = ClientConnection::new(Arc::new(config), name).unwrap();
     let mut stream = StreamOwned::new(connection, connect(relay));
     stream.write_all(&BINDING).unwrap();
     assert_eq!(message(&mut stream), 0x0101);
-    let certificate = shown.0.lock().unwrap().clone();
-    (stream, certificate)
+    (stream, shown.get())
 }
 
 fn write_certificate(folder: &std::path::Path) {

@@ -3,6 +3,9 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 #![allow(clippy::unwrap_used)]
 
+#[path = "../certificate/mod.rs"]
+pub(crate) mod certificate;
+
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
@@ -12,16 +15,15 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use identity::SigningKey;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConnection, StreamOwned};
 use serde_json::{Value, json};
 use wire::channel_data::{self, ChannelNumber};
 use wire::stream;
 use wire::stun::{Builder, Class, Message, Method, TransactionId, long_term_key};
 
 use crate::relay::{Answer, Relay};
+use certificate::trusting;
 
 /// A loaded machine may need this long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -43,47 +45,6 @@ pub(crate) enum By {
 
 impl By {
     pub(crate) const ALL: [By; 4] = [By::Udp, By::Tcp, By::Tls, By::Dtls];
-}
-
-/// Takes any certificate: what a test relay shows nobody can check.
-#[derive(Debug)]
-struct Any;
-
-impl ServerCertVerifier for Any {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        aws_lc_rs::default_provider()
-            .signature_verification_algorithms
-            .supported_schemes()
-    }
 }
 
 /// An association of DTLS over its socket.
@@ -184,12 +145,7 @@ impl Carrier {
             By::Dtls => Carrier::Dtls(Box::new(Dtls::connect(udp()))),
             By::Tcp => Carrier::Tcp(tcp(), Vec::new()),
             By::Tls => {
-                let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-                    .with_safe_default_protocol_versions()
-                    .unwrap()
-                    .dangerous()
-                    .with_custom_certificate_verifier(Arc::new(Any))
-                    .with_no_client_auth();
+                let config = trusting(&Arc::default());
                 let name = ServerName::try_from("localhost").unwrap();
                 let connection = ClientConnection::new(Arc::new(config), name).unwrap();
                 Carrier::Tls(Box::new(StreamOwned::new(connection, tcp())), Vec::new())
