@@ -1,6 +1,6 @@
 //! What a session cost, segment by segment: the claims of the receipt that the relay signs.
 
-use crate::{AccountId, LeaseId, Msat, Service, SessionId, ledger::EntryId};
+use crate::{AccountId, LeaseId, Msat, Rates, Service, SessionId, ledger::EntryId};
 use serde::{Deserialize, Serialize};
 
 /// The claims of a receipt. Its `msat` is the sum over its segments, and each segment's is the formula of its terms
@@ -46,6 +46,17 @@ pub struct Terms {
     pub msat_per_megabyte_in: u64,
     /// msat for a second.
     pub msat_per_second: u64,
+}
+
+impl Terms {
+    /// Its prices alone.
+    pub fn rates(&self) -> Rates {
+        Rates {
+            out: self.msat_per_megabyte_out,
+            in_: self.msat_per_megabyte_in,
+            second: self.msat_per_second,
+        }
+    }
 }
 
 /// One settled segment.

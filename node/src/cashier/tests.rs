@@ -21,302 +21,12 @@ mod random_hour;
 #[path = "../../../ledger-postgres/tests/server/mod.rs"]
 mod server;
 mod simulator;
+mod world;
+
+use world::{World, admission, voucher};
 
 const ANNA: &str = "did:key:z6MkAnna";
 const SHARDS: usize = 2;
-
-/// A relay without packets: a desk, shards that carry out orders on meters, and a clock.
-struct World {
-    desk: Desk,
-    now: Instant,
-    unix_ns: u64,
-    orders: Arc<Mutex<Vec<(usize, Order)>>>,
-    /// What the shards were ordered, for tests to look at.
-    log: Vec<(usize, Order)>,
-    meters: BTreeMap<LeaseId, (usize, Allowance)>,
-    refused: Vec<TurnRefusal>,
-    notices: BTreeMap<SessionId, mpsc::Receiver<Notice>>,
-    plugged_in: Arc<AtomicBool>,
-    shards_full: Arc<AtomicBool>,
-    key: Arc<SigningKey>,
-    _folder: tempfile::TempDir,
-}
-
-impl World {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("ledger.redb");
-        let key = Arc::new(SigningKey::generate());
-        let ledger = Box::new(Embedded::open(&path, 1).unwrap().0);
-        let config = CashierConfig {
-            ledger: Place::File(path.clone()),
-            issuer_limit: None,
-            ladder: LadderConfig::default(),
-            tariffs: vec![Tariff::sfu(u64::MAX), Tariff::turn(u64::MAX)],
-            key: key.clone(),
-        };
-        let orders: Arc<Mutex<Vec<(usize, Order)>>> = Arc::default();
-        let shards_full = Arc::new(AtomicBool::new(false));
-        let shards = (0..SHARDS)
-            .map(|shard| -> desk::Shard {
-                let (orders, full) = (orders.clone(), shards_full.clone());
-                Box::new(move |order| {
-                    let room = !full.load(Ordering::Relaxed);
-                    if room {
-                        orders.lock().unwrap().push((shard, order));
-                    }
-                    room
-                })
-            })
-            .collect();
-        let plugged_in = Arc::new(AtomicBool::new(true));
-        let plug = plugged_in.clone();
-        let reopen = Box::new(move || match plug.load(Ordering::Relaxed) {
-            true => Ok(Box::new(Embedded::reopen(&path)?) as Box<dyn Ledger>),
-            false => Err(LedgerError::Corrupt("unplugged".into())),
-        });
-        Self {
-            desk: Desk::new(config, ledger, reopen, shards),
-            now: Instant::now(),
-            unix_ns: 1_700_000_000_000_000_000,
-            orders,
-            log: Vec::new(),
-            meters: BTreeMap::new(),
-            refused: Vec::new(),
-            notices: BTreeMap::new(),
-            plugged_in,
-            shards_full,
-            key,
-            _folder: folder,
-        }
-    }
-
-    /// One round, and what the shards answer to it, until nobody has anything to say.
-    fn round(&mut self, mut messages: Vec<Message>) {
-        loop {
-            self.desk.round(messages.drain(..), self.now, self.unix_ns);
-            let orders: Vec<_> = std::mem::take(&mut *self.orders.lock().unwrap());
-            for (shard, order) in orders {
-                self.log.push((shard, order));
-                self.carry_out(shard, order, &mut messages);
-            }
-            if messages.is_empty() {
-                return;
-            }
-        }
-    }
-
-    fn carry_out(&mut self, shard: usize, order: Order, messages: &mut Vec<Message>) {
-        match order {
-            Order::Grant {
-                lease, granted_total, ..
-            } => {
-                if let Some((_, meter)) = self.meters.get_mut(&lease) {
-                    meter.grant(granted_total);
-                }
-            }
-            Order::SetStep { session, step } => {
-                for (place, meter) in self.meters.values_mut() {
-                    if *place == shard && meter.session() == session {
-                        if step >= Step::Held {
-                            messages
-                                .extend(meter.pause(self.now).map(|report| Message::Report(shard, report)));
-                        } else {
-                            meter.resume();
-                        }
-                    }
-                }
-            }
-            Order::End { session, .. } => {
-                let now = self.now;
-                self.meters.retain(|_, (place, meter)| {
-                    let ends = *place == shard && meter.session() == session;
-                    if ends {
-                        messages.push(Message::Report(shard, meter.close(now)));
-                    }
-                    !ends
-                });
-            }
-            Order::TurnAdmitted {
-                session,
-                lease,
-                granted,
-                rates,
-                ..
-            } => {
-                let mut meter = Allowance::new(lease, session, rates, granted);
-                meter.start(self.now);
-                self.meters.insert(lease, (shard, meter));
-            }
-            Order::TurnRefused { reason, .. } => self.refused.push(reason),
-        }
-    }
-
-    /// Lets `milliseconds` pass in steps of 50, with every running meter relaying `bytes_per_second`, and reports
-    /// when they are due.
-    fn run(&mut self, milliseconds: u64, bytes_per_second: u64) {
-        for _ in 0..milliseconds / 50 {
-            self.now += Duration::from_millis(50);
-            self.unix_ns += 50_000_000;
-            let mut messages = Vec::new();
-            for (shard, meter) in self.meters.values_mut() {
-                for _ in 0..5 {
-                    // What is refused is not relayed.
-                    let _ = meter.charge(Direction::ToClient, bytes_per_second / 100, self.now);
-                }
-                while let Some(report) = meter.poll_report(self.now) {
-                    messages.push(Message::Report(*shard, report));
-                }
-            }
-            self.round(messages);
-        }
-    }
-
-    fn try_admit(&mut self, session: u64, voucher: Option<Voucher>) -> Result<Admitted, Refused> {
-        let (reply, mut answer) = oneshot::channel();
-        let session = SessionId::new(session);
-        let admission = Admission {
-            account: ANNA.into(),
-            voucher,
-            session,
-            service: Service::Sfu,
-            shard: 1,
-            max_msat_per_second: None,
-            cap: None,
-            conditions: Conditions::default(),
-        };
-        self.round(vec![Message::Admit(Box::new(admission), reply)]);
-        let admitted = answer.try_recv().unwrap()?;
-        let mut meter = Allowance::new(admitted.lease, session, admitted.rates, admitted.granted);
-        meter.poll_report(self.now);
-        self.meters.insert(admitted.lease, (1, meter));
-        Ok(admitted)
-    }
-
-    /// Admits a session with a new voucher and listens to what it is told.
-    fn admit(&mut self, session: u64, msat: u64) -> Admitted {
-        let admitted = self
-            .try_admit(session, Some(voucher(&format!("jti-{session}"), msat)))
-            .unwrap();
-        let (sender, receiver) = mpsc::channel(1_000);
-        self.notices.insert(SessionId::new(session), receiver);
-        self.round(vec![Message::Subscribe(SessionId::new(session), sender)]);
-        admitted
-    }
-
-    fn admit_turn(&mut self, session: u64) {
-        let admission = TurnAdmission {
-            shard: 0,
-            allocation: 7,
-            session: SessionId::new(session),
-            account: ANNA.into(),
-            cap: None,
-        };
-        self.round(vec![Message::TurnAdmit(admission)]);
-    }
-
-    fn top_up(&mut self, jti: &str, msat: u64) -> Result<Credited, Refused> {
-        let (reply, mut answer) = oneshot::channel();
-        self.round(vec![Message::Credit(
-            Box::new(voucher(jti, msat)),
-            Bounds::default(),
-            reply,
-        )]);
-        answer.try_recv().unwrap()
-    }
-
-    /// A step of a top-up with money from outside.
-    fn pay(&mut self, command: LedgerCommand) -> Result<ToppedUp, Refused> {
-        let (reply, mut answer) = oneshot::channel();
-        self.round(vec![Message::TopUp(ANNA.into(), Box::new(command), reply)]);
-        answer.try_recv().unwrap()
-    }
-
-    fn status(&mut self) -> AccountStatus {
-        let (reply, mut answer) = oneshot::channel();
-        self.round(vec![Message::Account(ANNA.into(), reply)]);
-        answer.try_recv().unwrap().unwrap()
-    }
-
-    fn step(&mut self) -> Step {
-        self.status().step
-    }
-
-    fn hang_up(&mut self) {
-        let now = self.now;
-        let messages = std::mem::take(&mut self.meters)
-            .into_values()
-            .map(|(shard, mut meter)| Message::Report(shard, meter.close(now)))
-            .collect();
-        self.round(messages);
-    }
-
-    fn notices(&mut self, session: u64) -> Vec<Notice> {
-        let receiver = self.notices.get_mut(&SessionId::new(session)).unwrap();
-        std::iter::from_fn(|| receiver.try_recv().ok()).collect()
-    }
-
-    fn steps_told(&mut self, session: u64) -> Vec<Step> {
-        let told = self.notices(session);
-        told.iter()
-            .filter(|notice| notice.reason == NoticeReason::Step)
-            .map(|notice| notice.step)
-            .collect()
-    }
-
-    fn receipt(&mut self, session: u64) -> metering::receipt::Receipt {
-        let (reply, mut answer) = oneshot::channel();
-        self.round(vec![Message::Receipt(SessionId::new(session), reply)]);
-        let (account, jws) = answer.try_recv().unwrap().unwrap().unwrap();
-        assert_eq!(account, ANNA.into());
-        let jws = Jws::parse(&jws, "alg, kid, typ").unwrap();
-        jws.verify(self.key.public_key()).unwrap();
-        serde_json::from_slice(jws.payload()).unwrap()
-    }
-
-    /// The books balance, and every segment costs what its own figures say.
-    fn audit(&mut self) {
-        let proof = self.desk.ledger.as_ref().unwrap().verify().unwrap();
-        for (name, msat) in proof.totals.memo_accounts() {
-            assert!(msat.is_zero(), "{name}: {msat}");
-        }
-    }
-
-    fn audit_receipt(&mut self, session: u64) -> Msat {
-        let receipt = self.receipt(session);
-        let mut sum = Msat::ZERO;
-        for segment in &receipt.segments {
-            let terms = receipt
-                .terms
-                .iter()
-                .find(|terms| terms.tariff == segment.tariff)
-                .unwrap();
-            let rates = Rates {
-                out: terms.msat_per_megabyte_out,
-                in_: terms.msat_per_megabyte_in,
-                second: terms.msat_per_second,
-            };
-            let owed = meter::owed(&rates, segment.bytes_out, segment.bytes_in, segment.nanoseconds);
-            assert_eq!(segment.msat, meter::closing(owed));
-            sum = sum.saturating_add(segment.msat);
-        }
-        assert_eq!(receipt.msat, sum);
-        sum
-    }
-}
-
-fn voucher(jti: &str, msat: u64) -> Voucher {
-    Voucher {
-        iss: "did:key:z6MkIssuer".into(),
-        jti: jti.into(),
-        sub: ANNA.into(),
-        payer: None,
-        aud: "did:key:z6MkRelay".into(),
-        balance: Msat::new(msat),
-        account: ANNA.into(),
-        refundable: true,
-    }
-}
 
 #[test]
 fn an_admission_credits_the_voucher_and_opens_a_lease_at_once() {
@@ -688,16 +398,7 @@ fn a_lease_of_a_commit_that_failed_and_was_there_all_the_same_is_taken_back() {
 #[test]
 fn a_credit_line_counts_as_runway_and_the_ladder_holds_where_it_ends() {
     let mut world = World::new();
-    let (reply, mut answer) = oneshot::channel();
-    let session = SessionId::new(1);
-    let admission = Admission {
-        account: ANNA.into(),
-        voucher: None,
-        session,
-        service: Service::Sfu,
-        shard: 1,
-        max_msat_per_second: None,
-        cap: None,
+    let answer = world.ask(Admission {
         conditions: Conditions {
             credit: Some(CreditLine {
                 msat: Msat::new(1_000),
@@ -710,12 +411,10 @@ fn a_credit_line_counts_as_runway_and_the_ladder_holds_where_it_ends() {
             }),
             ..Conditions::default()
         },
-    };
-    world.round(vec![Message::Admit(Box::new(admission), reply)]);
-    let admitted = answer.try_recv().unwrap().unwrap();
-    let mut meter = Allowance::new(admitted.lease, session, admitted.rates, admitted.granted);
-    meter.poll_report(world.now);
-    world.meters.insert(admitted.lease, (1, meter));
+        ..admission(1)
+    });
+    let admitted = answer.unwrap();
+    world.begin(1, &admitted);
     world.run(5_000, 1_000_000);
     let status = world.status();
     assert!(!status.owed.is_zero() && status.available.is_zero());
@@ -738,31 +437,20 @@ fn a_credit_line_counts_as_runway_and_the_ladder_holds_where_it_ends() {
 fn an_emergency_costs_nothing_and_is_not_slowed_down_beside_a_session_that_is_held() {
     let mut world = World::new();
     world.admit(1, 600);
-    let (reply, mut answer) = oneshot::channel();
-    let session = SessionId::new(2);
-    let admission = Admission {
-        account: ANNA.into(),
-        voucher: None,
-        session,
-        service: Service::Sfu,
-        shard: 1,
-        max_msat_per_second: None,
-        cap: None,
+    world.round(vec![Message::MakeFree(SessionId::new(3))]);
+    let answer = world.ask(Admission {
         conditions: Conditions {
             free_instead_of: Tariff::sfu(u64::MAX).rates().ok(),
             ..Conditions::default()
         },
-    };
-    world.round(vec![Message::MakeFree(SessionId::new(3))]);
-    world.round(vec![Message::Admit(Box::new(admission), reply)]);
-    let admitted = answer.try_recv().unwrap().unwrap();
+        ..admission(2)
+    });
+    let admitted = answer.unwrap();
     assert_eq!(
         (admitted.tariff_id.as_str(), admitted.step, admitted.granted),
         ("emergency", Step::Full, Msat::ZERO)
     );
-    let mut meter = Allowance::new(admitted.lease, session, admitted.rates, admitted.granted);
-    meter.poll_report(world.now);
-    world.meters.insert(admitted.lease, (1, meter));
+    world.begin(2, &admitted);
     world.run(40_000, 200_000);
     assert_eq!(world.step(), Step::Held, "what is billed has run out");
     world.admit_turn(3);
@@ -879,45 +567,28 @@ fn a_drain_settles_what_was_reported_and_leaves_nothing_reserved() {
 #[test]
 fn a_cap_of_the_client_bounds_its_lease() {
     let mut world = World::new();
-    let (reply, mut answer) = oneshot::channel();
-    let admission = Admission {
-        account: ANNA.into(),
+    let answer = world.ask(Admission {
         voucher: Some(voucher("capped", 1_000_000)),
-        session: SessionId::new(1),
-        service: Service::Sfu,
         shard: 0,
         max_msat_per_second: Some(12),
-        cap: None,
-        conditions: metering::ledger::Conditions::default(),
-    };
-    world.round(vec![Message::Admit(Box::new(admission), reply)]);
-    assert!(answer.try_recv().unwrap().unwrap().granted <= Msat::new(120));
+        ..admission(1)
+    });
+    assert!(answer.unwrap().granted <= Msat::new(120));
 }
 
 #[test]
 fn a_grant_that_is_used_up_ends_its_session_and_not_those_of_the_payer() {
     let mut world = World::new();
     world.admit(1, 1_000_000);
-    let (reply, mut answer) = oneshot::channel();
-    let session = SessionId::new(2);
-    let admission = Admission {
-        account: ANNA.into(),
-        voucher: None,
-        session,
-        service: Service::Sfu,
-        shard: 1,
-        max_msat_per_second: None,
+    let answer = world.ask(Admission {
         cap: Some(Cap {
             grant: "did:key:z6MkAnna friend".into(),
             max: Msat::new(200),
         }),
-        conditions: Conditions::default(),
-    };
-    world.round(vec![Message::Admit(Box::new(admission), reply)]);
-    let admitted = answer.try_recv().unwrap().unwrap();
-    let mut meter = Allowance::new(admitted.lease, session, admitted.rates, admitted.granted);
-    meter.poll_report(world.now);
-    world.meters.insert(admitted.lease, (1, meter));
+        ..admission(2)
+    });
+    let admitted = answer.unwrap();
+    world.begin(2, &admitted);
     world.run(60_000, 200_000);
     assert_eq!(
         world.step(),
@@ -936,27 +607,13 @@ fn a_grant_that_is_used_up_ends_its_session_and_not_those_of_the_payer() {
 fn a_session_that_misses_a_whole_hold_on_its_way_to_its_shard_goes_on_being_paid() {
     let mut world = World::new();
     world.admit(1, 700);
-    let (reply, mut answer) = oneshot::channel();
-    let session = SessionId::new(2);
-    let admission = Admission {
-        account: ANNA.into(),
-        voucher: None,
-        session,
-        service: Service::Sfu,
-        shard: 1,
-        max_msat_per_second: None,
-        cap: None,
-        conditions: metering::ledger::Conditions::default(),
-    };
-    world.round(vec![Message::Admit(Box::new(admission), reply)]);
-    let admitted = answer.try_recv().unwrap().unwrap();
+    let answer = world.ask(admission(2));
+    let admitted = answer.unwrap();
     while world.step() != Step::Held {
         world.run(50, 400_000);
     }
     world.top_up("more", 1_000_000).unwrap();
-    let mut meter = Allowance::new(admitted.lease, session, admitted.rates, admitted.granted);
-    meter.poll_report(world.now);
-    world.meters.insert(admitted.lease, (1, meter));
+    world.begin(2, &admitted);
     world.run(60_000, 200_000);
     world.hang_up();
     let receipt = world.receipt(2);

@@ -335,11 +335,7 @@ impl World {
                     .iter()
                     .find(|terms| terms.tariff == segment.tariff)
                     .unwrap();
-                let rates = Rates {
-                    out: terms.msat_per_megabyte_out,
-                    in_: terms.msat_per_megabyte_in,
-                    second: terms.msat_per_second,
-                };
+                let rates = terms.rates();
                 let owed = meter::owed(&rates, segment.bytes_out, segment.bytes_in, segment.nanoseconds);
                 let rated = [meter::running(owed), meter::closing(owed)];
                 assert!(rated.contains(&segment.msat), "seed {seed}: {segment:?}");
